@@ -1,0 +1,168 @@
+//! How bodies are written: JSON or MessagePack to users, compact MessagePack between Outlive's parts and in the log.
+//!
+//! To users both formats have one shape (times and sizes are text in either). Between parts, numbers stay numbers.
+
+use crate::error::{ErrorCode, Rejection};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The format of a user's request, and so of its reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    #[default]
+    Json,
+    MessagePack,
+}
+
+pub const JSON: &str = "application/json";
+pub const MESSAGE_PACK: &str = "application/msgpack";
+
+/// Our own bytes do not decode: they are damaged, or another version's.
+#[derive(Debug, thiserror::Error)]
+#[error("the bytes are not {what}")]
+pub struct DecodeError {
+    what: &'static str,
+    #[source]
+    source: rmp_serde::decode::Error,
+}
+
+impl Format {
+    /// By the `content-type` header; none means JSON.
+    pub fn of(content_type: Option<&str>) -> Result<Format, Rejection> {
+        let Some(given) = content_type else { return Ok(Format::Json) };
+        let kind = given.split(';').next().unwrap_or_default().trim();
+        if kind.eq_ignore_ascii_case(JSON) {
+            Ok(Format::Json)
+        } else if kind.eq_ignore_ascii_case(MESSAGE_PACK) {
+            Ok(Format::MessagePack)
+        } else {
+            let shown: String = given.chars().take(80).collect();
+            Err(Rejection::new(
+                ErrorCode::InvalidRequest,
+                format!("content-type `{shown}` is not understood: send {JSON} or {MESSAGE_PACK}"),
+            ))
+        }
+    }
+
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::Json => JSON,
+            Format::MessagePack => MESSAGE_PACK,
+        }
+    }
+
+    /// Reads a request. An empty body stands for `{}`.
+    ///
+    /// Errors: `invalid_request`, naming the field where one is at fault.
+    pub fn decode<T: DeserializeOwned>(self, body: &[u8]) -> Result<T, Rejection> {
+        match self {
+            Format::Json => {
+                let body = if body.is_empty() { b"{}" } else { body };
+                serde_json::from_slice(body).or_else(|_| {
+                    // Only a request that failed pays for the path to its fault.
+                    let mut reader = serde_json::Deserializer::from_slice(body);
+                    let read = serde_path_to_error::deserialize(&mut reader).map_err(|e| named("JSON", &e))?;
+                    reader.end().map_err(|e| refused("JSON", "", &e.to_string()))?;
+                    Ok(read)
+                })
+            }
+            Format::MessagePack => {
+                let body = if body.is_empty() { &[0x80] } else { body };
+                let mut reader = rmp_serde::Deserializer::from_read_ref(body).with_human_readable();
+                let read = serde_path_to_error::deserialize(&mut reader).map_err(|e| named("MessagePack", &e))?;
+                Ok(read)
+            }
+        }
+    }
+
+    /// Writes a reply. Views hold nothing that either format could refuse.
+    pub fn encode<T: Serialize>(self, value: &T) -> Vec<u8> {
+        let written = match self {
+            Format::Json => serde_json::to_vec(value).map_err(|e| e.to_string()),
+            Format::MessagePack => {
+                let mut bytes = Vec::with_capacity(256);
+                let mut writer = rmp_serde::Serializer::new(&mut bytes).with_struct_map().with_human_readable();
+                value.serialize(&mut writer).map_err(|e| e.to_string()).map(|()| bytes)
+            }
+        };
+        written.expect("views can be written in either format")
+    }
+}
+
+fn named<E: std::error::Error>(format: &str, error: &serde_path_to_error::Error<E>) -> Rejection {
+    let path = error.path().to_string();
+    let path = if path == "." { "" } else { &path };
+    refused(format, path, &error.inner().to_string())
+}
+
+fn refused(format: &str, path: &str, what: &str) -> Rejection {
+    let what: String = what.chars().take(400).collect();
+    let place = if path.is_empty() { String::new() } else { format!(" at `{path}`") };
+    Rejection::new(ErrorCode::InvalidRequest, format!("the body is not a valid {format} request{place}: {what}"))
+}
+
+/// Writes what only Outlive's own parts read.
+pub fn pack<T: Serialize>(value: &T) -> Vec<u8> {
+    rmp_serde::to_vec_named(value).expect("our own messages can be written")
+}
+
+/// Reads what [`pack`] wrote; `what` names it in the error.
+pub fn unpack<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
+    rmp_serde::from_slice(bytes).map_err(|source| DecodeError { what, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::JobSpec;
+    use crate::request::{JobRequest, ListRequest, SubmitManyRequest};
+
+    fn refusal<T: DeserializeOwned + std::fmt::Debug>(body: &[u8]) -> String {
+        Format::Json.decode::<T>(body).expect_err("refused").message
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        assert!(
+            refusal::<JobSpec>(br#"{"driver":{"process":{"command":"x"}}}"#).contains("at `driver.process.command`")
+        );
+        assert!(refusal::<JobSpec>(br#"{"driver":{"noop":{}},"colour":1}"#).contains("unknown field `colour`"));
+        assert!(refusal::<JobSpec>(br#"{"driver":{"noop":{}},"timeout":"soon"}"#).contains("at `timeout`"));
+        assert!(
+            refusal::<SubmitManyRequest>(br#"{"jobs":[{"driver":{"noop":{}}},{"driver":7}]}"#)
+                .contains("at `jobs[1].driver")
+        );
+        assert!(refusal::<JobRequest>(b"").contains("missing field `job`"));
+        assert!(refusal::<JobRequest>(b"{").contains("JSON"));
+        assert!(refusal::<JobRequest>(b"\xff\xfe").contains("JSON"));
+        assert!(refusal::<JobRequest>(br#"{"job":"a"} x"#).contains("trailing"));
+    }
+
+    #[test]
+    fn both_formats_have_one_shape() {
+        let json = br#"{"driver":{"noop":{}},"timeout":"10s","input":{"base64":"/wA="}}"#;
+        let spec: JobSpec = Format::Json.decode(json).expect("json");
+        let packed = Format::MessagePack.encode(&spec);
+        let generic: serde_json::Value = rmp_serde::from_slice(&packed).expect("plain MessagePack");
+        assert_eq!(generic["timeout"], "10s");
+        assert_eq!(Format::MessagePack.decode::<JobSpec>(&packed).expect("msgpack"), spec);
+        assert_eq!(Format::MessagePack.decode::<ListRequest>(b"").expect("empty"), ListRequest::default());
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        let deep = format!("{}1{}", "[".repeat(200_000), "]".repeat(200_000));
+        assert!(Format::Json.decode::<JobSpec>(deep.as_bytes()).is_err());
+        let mut deep = vec![0x91; 500_000];
+        deep.push(1);
+        assert!(Format::MessagePack.decode::<JobSpec>(&deep).is_err());
+    }
+
+    #[test]
+    fn content_types() {
+        assert_eq!(Format::of(None), Ok(Format::Json));
+        assert_eq!(Format::of(Some("application/msgpack")), Ok(Format::MessagePack));
+        assert_eq!(Format::of(Some("application/json; charset=utf-8")), Ok(Format::Json));
+        assert!(Format::of(Some("text/xml")).is_err());
+    }
+}

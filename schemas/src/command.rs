@@ -1,0 +1,103 @@
+//! Intents: what somebody wants to happen to jobs and executors. The core answers each with events or a refusal.
+
+use crate::event::Cause;
+use crate::executor::Registration;
+use crate::id::{Attempt, ExecutorId, JobId, JobRef, Namespace};
+use crate::job::JobSpec;
+use crate::message::Report;
+use crate::time::{Millis, Timestamp};
+use compact_str::CompactString;
+use std::sync::Arc;
+
+/// Who asked, and the id that makes asking twice harmless.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The `Nats-Msg-Id` header.
+    pub request_id: Option<CompactString>,
+    /// The `Outlive-Actor` header: who the client says is asking.
+    pub by: Option<CompactString>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    // From users.
+    /// All of them or none. Ids are the scheduler's, fresh for each command.
+    SubmitJobs {
+        namespace: Namespace,
+        origin: Origin,
+        jobs: Vec<(JobId, Arc<JobSpec>)>,
+    },
+    CancelJob {
+        namespace: Namespace,
+        origin: Origin,
+        job: JobRef,
+        how: Stop,
+    },
+    DeleteJob {
+        namespace: Namespace,
+        origin: Origin,
+        job: JobRef,
+    },
+
+    // From executors.
+    AdmitExecutor(Registration),
+    Report {
+        executor: ExecutorId,
+        report: Report,
+    },
+
+    // From the leader's own detector, planner and timers.
+    LoseExecutor {
+        executor: ExecutorId,
+        reason: LossReason,
+        last_seen: Timestamp,
+    },
+    /// Take a job off an executor that was lost.
+    EvictAttempt {
+        job: JobId,
+        attempt: Attempt,
+        cause: Cause,
+    },
+    PlaceJob {
+        job: JobId,
+        attempt: Attempt,
+        executor: ExecutorId,
+    },
+    /// End a job whose executor was told to stop it and never confirmed.
+    AbandonAttempt {
+        job: JobId,
+        attempt: Attempt,
+    },
+}
+
+/// How an attempt is to be ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// SIGTERM, and SIGKILL after the grace.
+    Graceful { grace: Millis },
+    /// SIGKILL at once.
+    Kill,
+}
+
+/// Why an executor is taken for lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossReason {
+    /// Nobody listens where it listened: its process is gone.
+    ProcessGone,
+    /// Neither heartbeats nor answers to probes.
+    Silent,
+    /// It said goodbye.
+    Left,
+}
+
+impl LossReason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LossReason::ProcessGone => "process_gone",
+            LossReason::Silent => "silent",
+            LossReason::Left => "left",
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Facts: what has happened, as the log keeps it for ever.
+//!
+//! On the wire an event's tag carries its version (`job_placed/1`). A shape that has been released never changes: a
+//! new one gets the next number, and the old one is turned into it on decoding. A tag that is not known stops the
+//! reader with its name; nothing is skipped. The frozen bytes of every version are in `golden/`.
+
+use crate::checkpoint::Taken;
+use crate::command::{LossReason, Stop};
+use crate::executor::Registration;
+use crate::id::{
+    Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, Namespace, SchedulerName, Sequence, Term, Zone,
+};
+use crate::job::JobSpec;
+use crate::payload::Payload;
+use crate::time::Timestamp;
+use crate::view::Status;
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::sync::Arc;
+
+/// An event with when it happened and who asked for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Envelope {
+    /// The leader's clock, read once as the command was decided.
+    pub at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<CompactString>,
+    pub event: Event,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// The barrier that opens a term. Nothing of a lower term comes after it.
+    #[serde(rename = "term_started/1")]
+    TermStarted(TermStarted),
+
+    #[serde(rename = "executor_joined/1")]
+    ExecutorJoined(Registration),
+    /// The executor's attempts are taken off it by the events that follow, each on its own.
+    #[serde(rename = "executor_lost/1")]
+    ExecutorLost(ExecutorLost),
+
+    /// → pending.
+    #[serde(rename = "job_submitted/1")]
+    JobSubmitted(JobSubmitted),
+    /// pending, restarting → starting.
+    #[serde(rename = "job_placed/1")]
+    JobPlaced(JobPlaced),
+    /// starting → running; stopping stays.
+    #[serde(rename = "attempt_started/1")]
+    AttemptStarted(AttemptStarted),
+    /// starting, running → restarting. The attempt is over; another follows at `next_try_at`.
+    #[serde(rename = "job_restarting/1")]
+    JobRestarting(JobRestarting),
+    /// starting, running → stopping.
+    #[serde(rename = "cancel_requested/1")]
+    CancelRequested(CancelRequested),
+    /// Any status that is not final → succeeded, failed, cancelled.
+    #[serde(rename = "job_finished/1")]
+    JobFinished(JobFinished),
+    /// A final status → forgotten.
+    #[serde(rename = "job_deleted/1")]
+    JobDeleted(JobDeleted),
+
+    /// running, stopping: no change of status.
+    #[serde(rename = "checkpoint_completed/1")]
+    CheckpointCompleted(CheckpointCompleted),
+    /// running, stopping: no change of status.
+    #[serde(rename = "checkpoint_failed/1")]
+    CheckpointFailed(CheckpointFailed),
+    /// starting: the checkpoint is not offered again; the one before it is.
+    #[serde(rename = "checkpoint_unreadable/1")]
+    CheckpointUnreadable(CheckpointUnreadable),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TermStarted {
+    pub term: Term,
+    pub scheduler: SchedulerName,
+    pub zone: Zone,
+    /// Of the program.
+    pub version: CompactString,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecutorLost {
+    pub executor: ExecutorId,
+    pub reason: LossReason,
+    pub last_seen: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobSubmitted {
+    pub job: JobId,
+    pub namespace: Namespace,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<CompactString>,
+    pub spec: Arc<JobSpec>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobPlaced {
+    pub job: JobId,
+    pub attempt: Attempt,
+    pub executor: ExecutorId,
+    pub name: ExecutorName,
+    pub zone: Zone,
+    /// What the attempt starts from; nothing means an empty state directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<CheckpointNumber>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptStarted {
+    pub job: JobId,
+    pub attempt: Attempt,
+    /// When the process was started.
+    pub started_at: Timestamp,
+}
+
+/// Why a job had to be recovered (contract, section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    ProcessExit,
+    ExecutorLost,
+    HostDegraded,
+    ZoneLost,
+    Drain,
+    Timeout,
+    Update,
+}
+
+impl Cause {
+    pub const ALL: [Cause; 7] = [
+        Cause::ProcessExit,
+        Cause::ExecutorLost,
+        Cause::HostDegraded,
+        Cause::ZoneLost,
+        Cause::Drain,
+        Cause::Timeout,
+        Cause::Update,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::ProcessExit => "process_exit",
+            Cause::ExecutorLost => "executor_lost",
+            Cause::HostDegraded => "host_degraded",
+            Cause::ZoneLost => "zone_lost",
+            Cause::Drain => "drain",
+            Cause::Timeout => "timeout",
+            Cause::Update => "update",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobRestarting {
+    pub job: JobId,
+    pub attempt: Attempt,
+    pub cause: Cause,
+    /// For people.
+    pub reason: CompactString,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Attempts in a row that ended by the job's own doing; sets the delay, and the end of trying.
+    pub failures: u32,
+    /// The last sign of life of the attempt: its executor's last heartbeat, or its exit.
+    pub lost_at: Timestamp,
+    pub next_try_at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelRequested {
+    pub job: JobId,
+    pub attempt: Attempt,
+    pub how: Stop,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobFinished {
+    pub job: JobId,
+    /// 0 where the job never was placed.
+    pub attempt: Attempt,
+    /// `succeeded`, `failed` or `cancelled`.
+    pub status: Status,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<CompactString>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Where the attempt's start had not been reported before its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Payload>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobDeleted {
+    pub job: JobId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<CompactString>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointCompleted {
+    pub job: JobId,
+    pub attempt: Attempt,
+    pub number: CheckpointNumber,
+    pub taken: Taken,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointFailed {
+    pub job: JobId,
+    pub attempt: Attempt,
+    pub reason: CompactString,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointUnreadable {
+    pub job: JobId,
+    pub attempt: Attempt,
+    pub number: CheckpointNumber,
+    pub reason: CompactString,
+}
+
+impl Event {
+    /// The type as people and the feed see it: without the version.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Event::TermStarted(_) => "term_started",
+            Event::ExecutorJoined(_) => "executor_joined",
+            Event::ExecutorLost(_) => "executor_lost",
+            Event::JobSubmitted(_) => "job_submitted",
+            Event::JobPlaced(_) => "job_placed",
+            Event::AttemptStarted(_) => "attempt_started",
+            Event::JobRestarting(_) => "job_restarting",
+            Event::CancelRequested(_) => "cancel_requested",
+            Event::JobFinished(_) => "job_finished",
+            Event::JobDeleted(_) => "job_deleted",
+            Event::CheckpointCompleted(_) => "checkpoint_completed",
+            Event::CheckpointFailed(_) => "checkpoint_failed",
+            Event::CheckpointUnreadable(_) => "checkpoint_unreadable",
+        }
+    }
+
+    /// The job it is about.
+    pub fn job(&self) -> Option<JobId> {
+        match self {
+            Event::TermStarted(_) | Event::ExecutorJoined(_) | Event::ExecutorLost(_) => None,
+            Event::JobSubmitted(e) => Some(e.job),
+            Event::JobPlaced(e) => Some(e.job),
+            Event::AttemptStarted(e) => Some(e.job),
+            Event::JobRestarting(e) => Some(e.job),
+            Event::CancelRequested(e) => Some(e.job),
+            Event::JobFinished(e) => Some(e.job),
+            Event::JobDeleted(e) => Some(e.job),
+            Event::CheckpointCompleted(e) => Some(e.job),
+            Event::CheckpointFailed(e) => Some(e.job),
+            Event::CheckpointUnreadable(e) => Some(e.job),
+        }
+    }
+
+    /// The attempt it is about; nothing for a submission or a deletion.
+    pub fn attempt(&self) -> Option<Attempt> {
+        let attempt = match self {
+            Event::JobPlaced(e) => e.attempt,
+            Event::AttemptStarted(e) => e.attempt,
+            Event::JobRestarting(e) => e.attempt,
+            Event::CancelRequested(e) => e.attempt,
+            Event::JobFinished(e) => e.attempt,
+            Event::CheckpointCompleted(e) => e.attempt,
+            Event::CheckpointFailed(e) => e.attempt,
+            Event::CheckpointUnreadable(e) => e.attempt,
+            _ => return None,
+        };
+        (attempt != Attempt(0)).then_some(attempt)
+    }
+
+    /// What else a person or a dashboard wants to know. Holds no payload and no environment: these are secret.
+    pub fn details(&self) -> serde_json::Map<String, serde_json::Value> {
+        let value = match self {
+            Event::TermStarted(e) => json!({"term": e.term, "scheduler": e.scheduler, "zone": e.zone}),
+            Event::ExecutorJoined(e) => json!({"executor": e.name, "zone": e.zone}),
+            Event::ExecutorLost(e) => json!({"executor": e.executor, "reason": e.reason, "last_seen": e.last_seen}),
+            Event::JobSubmitted(e) => json!({"kind": e.spec.kind, "driver": e.spec.driver.kind()}),
+            Event::JobPlaced(e) => json!({"executor": e.name, "zone": e.zone, "restore": e.restore}),
+            Event::AttemptStarted(e) => json!({"started_at": e.started_at}),
+            Event::JobRestarting(e) => json!({
+                "cause": e.cause, "reason": e.reason, "exit_code": e.exit_code, "failures": e.failures,
+                "lost_at": e.lost_at, "next_try_at": e.next_try_at,
+            }),
+            Event::CancelRequested(e) => json!({"how": e.how}),
+            Event::JobFinished(e) => json!({"reason": e.reason, "exit_code": e.exit_code, "outcome": e.status}),
+            Event::JobDeleted(_) => json!({}),
+            Event::CheckpointCompleted(e) => json!({
+                "checkpoint": e.number, "size_bytes": e.taken.size_bytes, "uploaded_bytes": e.taken.uploaded_bytes,
+                "duration_ms": e.taken.duration_ms, "pause_ms": e.taken.pause_ms,
+            }),
+            Event::CheckpointFailed(e) => json!({"reason": e.reason}),
+            Event::CheckpointUnreadable(e) => json!({"checkpoint": e.number, "reason": e.reason}),
+        };
+        match value {
+            serde_json::Value::Object(map) => map.into_iter().filter(|(_, v)| !v.is_null()).collect(),
+            _ => serde_json::Map::new(),
+        }
+    }
+}
+
+/// An event as `job.history` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryEvent {
+    /// The commit that holds it.
+    pub seq: Sequence,
+    pub at: Timestamp,
+    #[serde(rename = "type")]
+    pub kind: CompactString,
+    pub attempt: Option<Attempt>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<CompactString>,
+    #[serde(flatten)]
+    pub details: serde_json::Map<String, serde_json::Value>,
+}
+
+impl HistoryEvent {
+    pub fn new(seq: Sequence, envelope: &Envelope) -> HistoryEvent {
+        HistoryEvent {
+            seq,
+            at: envelope.at,
+            kind: envelope.event.type_name().into(),
+            attempt: envelope.event.attempt(),
+            by: envelope.by.clone(),
+            details: envelope.event.details(),
+        }
+    }
+}

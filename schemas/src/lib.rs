@@ -1,0 +1,21 @@
+//! What Outlive's parts say to one another and to their users, as pure data.
+//!
+//! Everything here is shapes, limits and their encodings. Nothing here reads a clock, opens a socket, or decides.
+//! The modules stand in the order in which a job meets them.
+
+pub mod limits;
+pub mod time;
+pub mod id;
+pub mod payload;
+pub mod size;
+pub mod job;
+pub mod error;
+pub mod request;
+pub mod command;
+pub mod event;
+pub mod checkpoint;
+pub mod executor;
+pub mod message;
+pub mod view;
+pub mod subject;
+pub mod codec;

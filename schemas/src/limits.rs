@@ -1,0 +1,108 @@
+//! Every limit that Outlive puts on what comes from outside or piles up inside, with its reason.
+//!
+//! Going over one of them is always a named error, never a silent cut.
+
+/// A request's body. NATS allows 1 MiB by default, and a commit that holds the request must fit in one message.
+pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// One job's specification once encoded. A thousand at the limit would not fit a commit; see [`SUBMISSION_BYTES_MAX`].
+pub const JOB_SPEC_BYTES_MAX: usize = 512 * 1024;
+/// A job's input. Larger inputs belong in a store of the user's; the job gets a reference.
+pub const INPUT_BYTES_MAX: usize = 256 * 1024;
+/// What a job may leave in `$OUTLIVE_RESULT` (contract).
+pub const RESULT_BYTES_MAX: usize = 256 * 1024;
+/// Jobs in one `job.submit_many` (contract).
+pub const SUBMIT_MANY_MAX: usize = 1_000;
+/// Encoded events of one all-or-nothing submission: it must fit one commit, which must fit one NATS message.
+pub const SUBMISSION_BYTES_MAX: usize = 900 * 1024;
+/// A `Nats-Msg-Id`. Long enough for any id scheme, short enough to keep by the million.
+pub const REQUEST_ID_BYTES_MAX: usize = 256;
+/// Who asked, as given by the client.
+pub const ACTOR_BYTES_MAX: usize = 128;
+
+/// Words of a command line.
+pub const COMMAND_ARGS_MAX: usize = 1_024;
+/// Bytes of a command line and of an environment: what Linux takes for one argument is 128 KiB.
+pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
+pub const ENV_VARS_MAX: usize = 1_024;
+pub const ENV_BYTES_MAX: usize = 128 * 1024;
+pub const LABELS_MAX: usize = 64;
+pub const LABEL_BYTES_MAX: usize = 128;
+pub const PLACEMENT_ZONES_MAX: usize = 64;
+
+/// One million millicores: a thousand cores, more than any host in sight.
+pub const CPU_MILLIS_MAX: u32 = 1_000_000;
+/// 64 TiB.
+pub const MEMORY_BYTES_MAX: u64 = 64 << 40;
+pub const CHECKPOINT_INTERVAL_MS_MIN: u64 = 100;
+pub const CHECKPOINT_INTERVAL_MS_MAX: u64 = 24 * 3_600_000;
+/// One year: longer waits are more likely a mistake in the unit.
+pub const DURATION_MS_MAX: u64 = 366 * 24 * 3_600_000;
+pub const CHECKPOINT_RETAIN_MAX: u32 = 100;
+pub const RESTART_ATTEMPTS_MAX: u32 = 1_000_000;
+
+/// Jobs in one page of `job.list`, by default and at most.
+pub const LIST_LIMIT_DEFAULT: usize = 100;
+pub const LIST_LIMIT_MAX: usize = 1_000;
+/// Jobs that one `job.list` looks at before it returns a cursor: keeps a rare filter from holding up the leader.
+pub const LIST_SCAN_MAX: usize = 20_000;
+pub const HISTORY_LIMIT_DEFAULT: usize = 100;
+pub const HISTORY_LIMIT_MAX: usize = 1_000;
+/// Log entries in one page of `job.logs`.
+pub const LOGS_LIMIT_DEFAULT: usize = 100;
+pub const LOGS_LIMIT_MAX: usize = 500;
+/// Reasons in one `job.why`: a fleet of ten thousand would not fit a reply.
+pub const WHY_REASONS_MAX: usize = 200;
+/// The longest that `job.wait` holds a request open, and how many are held at once.
+pub const WAIT_MS_DEFAULT: u64 = 30_000;
+pub const WAIT_MS_MAX: u64 = 3_600_000;
+pub const WAITERS_MAX: usize = 100_000;
+
+/// Commits that a job's history remembers. Older ones fall out first; the log itself keeps them until its window ends.
+pub const HISTORY_COMMITS_PER_JOB_MAX: usize = 4_096;
+/// Requests other than submissions whose ids are remembered, so that repeating them is harmless.
+pub const REQUESTS_REMEMBERED_MAX: usize = 10_000;
+/// Jobs that are not finished. At about 1 KiB each this is the memory of a small host.
+pub const LIVE_JOBS_MAX: usize = 10_000_000;
+/// Specifications and results held in memory, over all jobs.
+pub const HELD_BYTES_MAX: u64 = 4 << 30;
+/// Executors known at once.
+pub const EXECUTORS_MAX: usize = 100_000;
+
+/// Events and bytes of a commit at which the next one is begun (design, section 1).
+pub const COMMIT_EVENTS_MAX: usize = 2_000;
+pub const COMMIT_BYTES_MAX: usize = 256 * 1024;
+/// A sealed commit as stored; below NATS' default `max_payload` of 1 MiB, with room for headers.
+pub const COMMIT_SEALED_BYTES_MAX: usize = 1024 * 1024 - 16 * 1024;
+/// A commit opened: bounds what a hostile or broken frame can make a reader allocate.
+pub const COMMIT_OPENED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Inputs waiting for the leader's loop; beyond it requests are answered `unavailable`.
+pub const LEADER_QUEUE_MAX: usize = 65_536;
+
+/// Placements in one round of planning: one commit's worth with room for the submissions beside them.
+pub const PLACEMENTS_PER_ROUND_MAX: usize = 1_000;
+/// Attempts that one executor may be told of, or report, in one message; and that message's bytes.
+pub const MESSAGE_ITEMS_MAX: usize = 1_000;
+pub const MESSAGE_BYTES_MAX: usize = 768 * 1024;
+/// Reports an executor holds unacknowledged before it stops taking new assignments.
+pub const REPORTS_HELD_MAX: usize = 100_000;
+/// Attempts on one executor.
+pub const SLOTS_MAX: u32 = 100_000;
+pub const SLOTS_DEFAULT: u32 = 4_096;
+
+/// A blob as stored: one NATS message.
+pub const BLOB_BYTES_MAX: usize = 1024 * 1024 - 16 * 1024;
+/// Files, links and directories in one checkpoint.
+pub const CHECKPOINT_ENTRIES_MAX: usize = 5_000_000;
+/// A manifest once opened.
+pub const MANIFEST_BYTES_MAX: usize = 1 << 30;
+/// A path inside a state directory: Linux's own limit.
+pub const PATH_BYTES_MAX: usize = 4_096;
+/// One entry of a job's log.
+pub const LOG_ENTRY_BYTES_MAX: usize = 64 * 1024;
+/// Output of a job held in memory while the log store is out of reach; beyond it the oldest is dropped and said so.
+pub const LOG_HELD_BYTES_MAX: usize = 1024 * 1024;
+/// Entries kept per job: at the entry limit 64 MiB, at a line each about a thousand lines.
+pub const LOG_ENTRIES_PER_JOB_MAX: i64 = 1_024;
+
+/// A text that explains a failure.
+pub const REASON_BYTES_MAX: usize = 2_048;

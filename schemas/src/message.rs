@@ -1,0 +1,239 @@
+//! What schedulers and executors say to one another, over core NATS, as MessagePack.
+//!
+//! Any of these may be lost, doubled or late. What keeps the two in step is that both sides repeat themselves: the
+//! executor its reports until they are acknowledged, the leader its whole wanted set while the digests differ.
+//! Everything from the leader carries its term; everything else is checked against attempt numbers.
+
+use crate::checkpoint::{CheckpointRef, Taken};
+use crate::command::Stop;
+use crate::id::{
+    Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, JobName, JobVersion, Namespace, SchedulerName,
+    Sequence, Term, Zone,
+};
+use crate::job::JobSpec;
+use crate::payload::Payload;
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Leader → everybody, several times a second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaderBeat {
+    pub term: Term,
+    pub scheduler: SchedulerName,
+    pub zone: Zone,
+    /// The highest acknowledged commit.
+    pub seq: Sequence,
+}
+
+/// Executor → leader, several times a second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    pub executor: ExecutorId,
+    pub name: ExecutorName,
+    /// The highest commit it was ever told of. A leader whose log ends before this has lost acknowledged commits.
+    pub seq_seen: Sequence,
+    /// Of the attempts it holds; see [`AttemptDigest`].
+    pub digest: AttemptDigest,
+    /// Attempts it holds: running, or over and not yet acknowledged.
+    pub held: u32,
+    pub health: Health,
+    /// It is going: place nothing more here.
+    pub leaving: bool,
+}
+
+/// How a host feels, as its executor measures it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// How late a timer fires.
+    pub scheduling_lag_us: u64,
+    /// How long a small synchronous write to the data directory takes.
+    pub disk_write_us: u64,
+    pub memory_available_bytes: u64,
+}
+
+/// A sum over a set of attempts, equal for equal sets in any order, and kept up to date one attempt at a time.
+///
+/// It guards against lost messages, not against malice, so a mixing function is enough.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptDigest(pub u64);
+
+impl AttemptDigest {
+    fn of(job: JobId, attempt: Attempt) -> u64 {
+        let (high, low) = job.0.as_u64_pair();
+        let mut mixed = high ^ low.rotate_left(32) ^ u64::from(attempt.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for multiplier in [0xbf58_476d_1ce4_e5b9_u64, 0x94d0_49bb_1331_11eb] {
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(multiplier);
+        }
+        mixed ^ (mixed >> 31)
+    }
+
+    pub fn add(&mut self, job: JobId, attempt: Attempt) {
+        self.0 = self.0.wrapping_add(Self::of(job, attempt));
+    }
+
+    pub fn remove(&mut self, job: JobId, attempt: Attempt) {
+        self.0 = self.0.wrapping_sub(Self::of(job, attempt));
+    }
+}
+
+/// Leader → one executor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ToExecutor {
+    pub term: Term,
+    /// The highest acknowledged commit.
+    pub seq: Sequence,
+    pub order: Order,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Order {
+    /// Run these.
+    Assign(Vec<Assignment>),
+    /// End these.
+    Stop(Vec<StopAttempt>),
+    /// Hold exactly these; stop others that were assigned at or before `seq`, and name the missing.
+    Want(Vec<(JobId, Attempt)>),
+    /// Your incarnation was declared lost: kill everything, and begin anew under a new id.
+    Dismiss,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Assignment {
+    pub job: JobId,
+    pub attempt: Attempt,
+    pub namespace: Namespace,
+    pub name: JobName,
+    pub version: JobVersion,
+    /// The commit that placed it.
+    pub placed_at: Sequence,
+    pub restore: Option<CheckpointRef>,
+    pub spec: Arc<JobSpec>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopAttempt {
+    pub job: JobId,
+    pub attempt: Attempt,
+    pub how: Stop,
+}
+
+/// Executor → leader, as a request; repeated until answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReportBatch {
+    pub executor: ExecutorId,
+    pub seq_seen: Sequence,
+    pub reports: Vec<Report>,
+}
+
+/// The leader's answer, once what the reports led to is durable. Every report of the batch has been dealt with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportReply {
+    pub term: Term,
+    pub seq: Sequence,
+    /// Attempts that are not this executor's to report on: stop them and forget them.
+    pub superseded: Vec<(JobId, Attempt)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub job: JobId,
+    pub attempt: Attempt,
+    /// How long before this message was sent it happened. An age, so that two hosts' clocks need not agree.
+    pub age_ms: u64,
+    pub news: News,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum News {
+    /// The process is up.
+    Started,
+    /// A checkpoint is stored, every chunk of it acknowledged.
+    Checkpoint(Taken),
+    CheckpointFailed {
+        reason: CompactString,
+    },
+    /// The attempt is over, and nothing of it is left.
+    Ended(Ended),
+    /// The leader wants this attempt, and it is not here: assign it again.
+    Missing,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    pub outcome: Outcome,
+    /// How long the process ran; nothing where it never started.
+    pub ran_ms: Option<u64>,
+    pub result: Option<Payload>,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// 0 is success.
+    Exited {
+        code: i32,
+    },
+    Signalled {
+        signal: i32,
+    },
+    /// The spec's `timeout` was over; the process was killed.
+    TimedOut,
+    /// The command could not be started.
+    LaunchFailed {
+        reason: CompactString,
+    },
+    /// The checkpoint could not be read back.
+    RestoreFailed {
+        number: CheckpointNumber,
+        reason: CompactString,
+    },
+    /// It exited with 0 but left a result that cannot be taken, such as one over the limit.
+    ResultRefused {
+        reason: CompactString,
+    },
+}
+
+/// What an executor answers to a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReply {
+    pub executor: ExecutorId,
+}
+
+/// One entry of a job's log: some of its output, as it is sealed into the log store and sent live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    pub at: crate::time::Timestamp,
+    pub attempt: Attempt,
+    /// Counts the entries of an attempt, from 1. A gap is output that was dropped.
+    pub number: u64,
+    pub stream: LogStream,
+    pub text: Payload,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogStream {
+    Out,
+    Err,
+    /// What Outlive itself has to say about the job's output.
+    Outlive,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn a_digest_does_not_depend_on_order() {
+        let attempts: Vec<_> = (0..100u128).map(|i| (JobId(Uuid::from_u128(i)), Attempt(i as u32 % 7))).collect();
+        let (mut forward, mut backward) = (AttemptDigest::default(), AttemptDigest::default());
+        attempts.iter().for_each(|&(job, attempt)| forward.add(job, attempt));
+        attempts.iter().rev().for_each(|&(job, attempt)| backward.add(job, attempt));
+        assert_eq!(forward, backward);
+        attempts.iter().for_each(|&(job, attempt)| forward.remove(job, attempt));
+        assert_eq!(forward, AttemptDigest::default());
+        assert_ne!(backward, forward);
+    }
+}

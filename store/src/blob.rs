@@ -1,0 +1,62 @@
+//! Blobs: sealed bytes under a name, written once.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use outlive_schemas::checkpoint::BlobName;
+use outlive_schemas::id::JobId;
+
+/// Whose a blob is. Deleting an owner deletes its blobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    Job(JobId),
+    /// The scheduler's images.
+    Images,
+}
+
+/// Whether a `put` stored something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    Stored,
+    /// The name was taken; names are hashes of contents, so the contents are the same.
+    Present,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    #[error("there is no blob {name}")]
+    Missing { name: BlobName },
+    #[error("a blob of {bytes} bytes is over the limit of {max}")]
+    TooLarge { bytes: usize, max: usize },
+    /// Retrying later may help.
+    #[error("the blob store is out of reach: {reason}")]
+    Unavailable { reason: String },
+    #[error("the blob store is full: {reason}")]
+    Full { reason: String },
+}
+
+/// What a kind of blob takes up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub bytes: u64,
+    pub items: u64,
+}
+
+#[async_trait]
+pub trait BlobStore: Send + Sync + 'static {
+    /// Stores `body` unless the name is taken. Durable on `Ok`. Retries what may be retried by itself, within bounds.
+    async fn put(&self, owner: Owner, name: BlobName, body: Bytes) -> Result<Put, BlobError>;
+
+    async fn get(&self, owner: Owner, name: BlobName) -> Result<Bytes, BlobError>;
+
+    /// Names of an owner's blobs, in no order.
+    async fn list(&self, owner: Owner) -> Result<Vec<BlobName>, BlobError>;
+
+    /// Removes one blob so that its bytes are gone; a blob that is not there is a success.
+    async fn delete(&self, owner: Owner, name: BlobName) -> Result<(), BlobError>;
+
+    /// Removes all of an owner's blobs.
+    async fn delete_all(&self, owner: Owner) -> Result<(), BlobError>;
+
+    /// Of everything stored.
+    async fn usage(&self) -> Result<Usage, BlobError>;
+}

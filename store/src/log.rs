@@ -1,0 +1,64 @@
+//! The log: one writer at a time, an exact fence, and no way to take anything back.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use outlive_schemas::id::Sequence;
+
+/// One stored message: a sealed commit, as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub seq: Sequence,
+    pub body: Bytes,
+}
+
+/// The ends of the log, as some replica sees them. A replica may be behind; never infer absence from this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// The oldest message still kept; one above `last` where none is.
+    pub first: Sequence,
+    pub last: Sequence,
+    pub bytes: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Somebody else's message stands at the expected position. The writer has been deposed.
+    #[error("another writer has appended at {at}")]
+    Conflict { at: Sequence },
+    /// The log will never take this: too large, over its byte limit, not permitted.
+    #[error("the log refused the append: {reason}")]
+    Refused { reason: String },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("the log is out of reach: {reason}")]
+    Unavailable { reason: String },
+    /// The position is below what the log still keeps.
+    #[error("the log begins at {first}, after {wanted}")]
+    Purged { wanted: Sequence, first: Sequence },
+}
+
+/// An append-only sequence of opaque messages.
+#[async_trait]
+pub trait CommitLog: Send + Sync + 'static {
+    /// Appends `body` right after `expected`, exactly once.
+    ///
+    /// Resends the identical bytes at the identical position until the answer is definite: so this returns late
+    /// rather than wrongly, and a caller that stops waiting must treat the outcome as unknown. When it returns `Ok`,
+    /// the message is durable at `expected + 1`.
+    async fn append(&self, expected: Sequence, body: Bytes) -> Result<(), AppendError>;
+
+    /// Messages from `from` on, in order and without gaps: as many as one request brings, at most about
+    /// `max_bytes`. Empty where the replica that answers has nothing there (yet).
+    async fn read(&self, from: Sequence, max_bytes: usize) -> Result<Vec<Stored>, ReadError>;
+
+    async fn extent(&self) -> Result<Extent, ReadError>;
+
+    /// Lets go of everything below `first`.
+    async fn purge_below(&self, first: Sequence) -> Result<(), ReadError>;
+
+    /// Messages as they are stored, beginning somewhere after now. It may skip and it may end: who follows fills
+    /// gaps by [`CommitLog::read`].
+    async fn tail(&self) -> Result<futures::stream::BoxStream<'static, Stored>, ReadError>;
+}

@@ -1,0 +1,29 @@
+//! The registry: who is there, each entry alive as long as its lease.
+
+use async_trait::async_trait;
+use outlive_schemas::executor::Registration;
+use outlive_schemas::id::ExecutorId;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    #[error("the registry is out of reach: {reason}")]
+    Unavailable { reason: String },
+}
+
+/// An entry that this process keeps alive. Dropping it lets the lease run out; `leave` ends it at once.
+#[async_trait]
+pub trait Membership: Send + Sync + 'static {
+    /// Milliseconds since the last confirmed renewal was sent, by a clock that counts suspension.
+    fn renewed_ms_ago(&self) -> u64;
+    /// Returns once the lease is certainly over.
+    async fn lost(&self);
+    async fn leave(&self);
+}
+
+#[async_trait]
+pub trait Registry: Send + Sync + 'static {
+    async fn register(&self, executor: &Registration) -> Result<std::sync::Arc<dyn Membership>, RegistryError>;
+    async fn list(&self) -> Result<Vec<Registration>, RegistryError>;
+    /// Whether one executor's entry is there.
+    async fn holds(&self, executor: ExecutorId) -> Result<bool, RegistryError>;
+}
