@@ -4,8 +4,8 @@
 
 outlive_tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.tools
 export PATH="$outlive_tools/bin:$PATH"
-if ! command -v cargo >/dev/null && [ -x "${HOME:-/root}/.cargo/bin/cargo" ]; then
-  export PATH="$PATH:${HOME:-/root}/.cargo/bin"
+if ! command -v cargo >/dev/null && [ -x "${HOME:-}/.cargo/bin/cargo" ]; then
+  export PATH="$PATH:${HOME:-}/.cargo/bin"
 fi
 
 # The first non-empty one of: what the environment says, what PATH has.

@@ -106,7 +106,8 @@ def summary(database):
     for table, order in (("files", "number"), ("postings", "word, file")):
         for row in database.execute(f"SELECT * FROM {table} ORDER BY {order}"):
             digest.update(json.dumps(row).encode() + b"\n")
-    files, skipped, words = database.execute("SELECT count(*), count(skipped_because), total(words) FROM files").fetchone()
+    totals = database.execute("SELECT count(*), count(skipped_because), total(words) FROM files")
+    files, skipped, words = totals.fetchone()
     distinct = database.execute("SELECT count(DISTINCT word) FROM postings").fetchone()[0]
     return {
         "files": files,
