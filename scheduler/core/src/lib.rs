@@ -1,1 +1,19 @@
-//! Outlive.
+//! Outlive's decisions: pure, synchronous, deterministic.
+//!
+//! A command and the state give events (`decide`), events change the state (`fold`), the state gives plans (`plan`),
+//! what is due (`timer`) and who is lost (`detect`). Time, ids and observations come in as arguments. There is no I/O,
+//! no clock, no randomness here, and the crate's dependencies prove it.
+
+pub mod queue;
+pub mod state;
+pub mod decide;
+pub mod fold;
+pub mod timer;
+pub mod detect;
+pub mod plan;
+pub mod explain;
+pub mod view;
+pub mod invariant;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,58 @@
+//! Command and state → events, or a refusal. Nothing is changed here, and nothing waited for.
+
+mod submit;
+mod stop;
+mod report;
+mod recover;
+mod executor;
+mod place;
+
+pub use recover::backoff;
+
+use crate::state::State;
+use outlive_schemas::command::Command;
+use outlive_schemas::error::Rejection;
+use outlive_schemas::event::{Envelope, Event};
+use outlive_schemas::time::Timestamp;
+
+/// Why a command led to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// What a user is told.
+    Rejected(Rejection),
+    /// It speaks of an attempt that is not the job's current one on that executor, or of an executor that is not
+    /// there any more. Whoever sent it has to stop that attempt.
+    Superseded,
+    /// It was overtaken by other events; nothing needs to be done.
+    Stale,
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Refusal {
+        Refusal::Rejected(rejection)
+    }
+}
+
+/// What a command leads to. No events means that it is done already, which is a success.
+///
+/// The events of one command stand in one commit: all of them happen, or none.
+pub fn decide(state: &State, command: Command, now: Timestamp) -> Result<Vec<Envelope>, Refusal> {
+    match command {
+        Command::SubmitJobs { namespace, origin, jobs } => submit::submit(state, namespace, origin, jobs, now),
+        Command::CancelJob { namespace, origin, job, how } => stop::cancel(state, &namespace, origin, &job, how, now),
+        Command::DeleteJob { namespace, origin, job } => stop::delete(state, &namespace, origin, &job, now),
+        Command::AbandonAttempt { job, attempt } => stop::abandon(state, job, attempt, now),
+        Command::AdmitExecutor(registration) => executor::admit(state, registration, now),
+        Command::LoseExecutor { executor, reason, last_seen } => {
+            executor::lose(state, executor, reason, last_seen, now)
+        }
+        Command::EvictAttempt { job, attempt, cause } => recover::evict(state, job, attempt, cause, now),
+        Command::Report { executor, report } => report::report(state, executor, report, now),
+        Command::PlaceJob { job, attempt, executor } => place::place(state, job, attempt, executor, now),
+    }
+}
+
+/// One event of the system's own.
+fn fact(at: Timestamp, event: Event) -> Vec<Envelope> {
+    vec![Envelope { at, by: None, event }]
+}

@@ -1,0 +1,71 @@
+//! What follows when an attempt is over before its job is.
+
+use super::stop::cancelled;
+use super::{Refusal, fact};
+use crate::state::{Job, State};
+use outlive_schemas::event::{Cause, Envelope, Event, JobRestarting};
+use outlive_schemas::id::{Attempt, JobId};
+use outlive_schemas::job::Restart;
+use outlive_schemas::time::{Millis, Timestamp};
+
+/// Takes a job off a lost executor. That is not the job's fault: no delay, and no failure is counted.
+pub(super) fn evict(
+    state: &State,
+    id: JobId,
+    attempt: Attempt,
+    cause: Cause,
+    now: Timestamp,
+) -> Result<Vec<Envelope>, Refusal> {
+    let job = state.jobs.get(&id).ok_or(Refusal::Stale)?;
+    let executor = job.placement.and_then(|placed| state.executors.get(&placed.executor)).ok_or(Refusal::Stale)?;
+    let loss = executor.lost.filter(|_| job.attempt == attempt).ok_or(Refusal::Stale)?;
+    if job.stop.is_some() {
+        return Ok(fact(now, Event::JobFinished(cancelled(id, job, "cancelled; its executor was lost"))));
+    }
+    let event = JobRestarting {
+        job: id,
+        attempt,
+        cause,
+        reason: compact_str::format_compact!(
+            "executor {} was lost: {}",
+            executor.registration.name,
+            loss.reason.as_str()
+        ),
+        exit_code: None,
+        failures: job.failures,
+        lost_at: loss.last_seen,
+        next_try_at: now,
+    };
+    Ok(fact(now, Event::JobRestarting(event)))
+}
+
+/// How many attempts in a row have failed by the job's own doing, this one included. A healthy stretch wipes out what
+/// was before it.
+pub(super) fn failures_with_this(job: &Job, ran: Option<Millis>) -> u32 {
+    let healthy = ran.is_some_and(|ran| ran >= job.spec.restart.reset_after);
+    if healthy { 1 } else { job.failures.saturating_add(1) }
+}
+
+/// The delay before the next attempt: exponential, capped, and spread by a jitter that is drawn from the job's id and
+/// attempt, so that a replay computes the same.
+pub fn backoff(policy: &Restart, failures: u32, job: JobId, attempt: Attempt) -> Millis {
+    let cap = u128::from(policy.max_backoff.0);
+    let mut delay = u128::from(policy.initial_backoff.0);
+    for _ in 1..failures {
+        delay = delay * u128::from(policy.multiplier.0) / 1_000;
+        if delay >= cap || delay == 0 {
+            break;
+        }
+    }
+    let delay = delay.min(cap);
+    // From -jitter to +jitter in 2,001 steps.
+    let draw = u128::from(spread(job, attempt) % 2_001);
+    let factor = 1_000_000 + u128::from(policy.jitter.0) * draw - u128::from(policy.jitter.0) * 1_000;
+    Millis(u64::try_from(delay * factor / 1_000_000).unwrap_or(u64::MAX).min(policy.max_backoff.0))
+}
+
+fn spread(job: JobId, attempt: Attempt) -> u64 {
+    let (high, low) = job.0.as_u64_pair();
+    let mixed = (high ^ low).wrapping_add(u64::from(attempt.0).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 16
+}

@@ -1,0 +1,191 @@
+//! What executors say happened.
+//!
+//! A report counts only if it speaks of the job's newest attempt, from the executor that holds it. Saying a thing
+//! twice changes nothing.
+
+use super::recover::{backoff, failures_with_this};
+use super::{Refusal, fact};
+use crate::state::{Job, State};
+use compact_str::{CompactString, format_compact};
+use outlive_schemas::checkpoint::Taken;
+use outlive_schemas::event::{
+    AttemptStarted, Cause, CheckpointCompleted, CheckpointFailed, CheckpointUnreadable, Envelope, Event, JobFinished,
+    JobRestarting,
+};
+use outlive_schemas::id::{CheckpointNumber, ExecutorId, JobId};
+use outlive_schemas::job::JobKind;
+use outlive_schemas::limits;
+use outlive_schemas::message::{Ended, News, Outcome, Report};
+use outlive_schemas::time::{Millis, Timestamp};
+use outlive_schemas::view::Status;
+
+pub(super) fn report(
+    state: &State,
+    executor: ExecutorId,
+    report: Report,
+    now: Timestamp,
+) -> Result<Vec<Envelope>, Refusal> {
+    let Report { job: id, attempt, age_ms, news } = report;
+    let job = state.jobs.get(&id).ok_or(Refusal::Superseded)?;
+    let here = job.placement.is_some_and(|placed| placed.executor == executor);
+    let alive = state.executors.get(&executor).is_some_and(|e| e.is_alive());
+    if job.attempt != attempt || !here || !alive {
+        return Err(Refusal::Superseded);
+    }
+    // An age longer than the job has lived is nonsense; the submission is the earliest it can have been.
+    let happened = (now - Millis(age_ms)).max(job.submitted_at);
+    let events = match news {
+        News::Started if job.attempt_started_at.is_some() => Vec::new(),
+        News::Started => fact(now, Event::AttemptStarted(AttemptStarted { job: id, attempt, started_at: happened })),
+        News::Checkpoint(taken) => checkpoint(id, job, taken, now),
+        News::CheckpointFailed { reason } => {
+            fact(now, Event::CheckpointFailed(CheckpointFailed { job: id, attempt, reason: bounded(reason) }))
+        }
+        News::Ended(ended) => self::ended(id, job, ended, happened, now),
+        // The leader sends the assignment again; nothing has happened.
+        News::Missing => Vec::new(),
+    };
+    Ok(events)
+}
+
+fn checkpoint(id: JobId, job: &Job, taken: Taken, now: Timestamp) -> Vec<Envelope> {
+    if job
+        .checkpoints
+        .last()
+        .is_some_and(|newest| newest.taken.manifest == taken.manifest && newest.attempt == job.attempt)
+    {
+        return Vec::new();
+    }
+    let number = job.last_checkpoint.next();
+    fact(now, Event::CheckpointCompleted(CheckpointCompleted { job: id, attempt: job.attempt, number, taken }))
+}
+
+/// How an attempt's end reads, and what it means for the job.
+struct Verdict {
+    cause: Cause,
+    reason: CompactString,
+    exit_code: Option<i32>,
+}
+
+fn ended(id: JobId, job: &Job, ended: Ended, happened: Timestamp, now: Timestamp) -> Vec<Envelope> {
+    let Ended { outcome, ran_ms, result } = ended;
+    let started_at = ran_ms.map(|ran| (happened - Millis(ran)).max(job.submitted_at));
+    let finish = |status, reason: Option<CompactString>, exit_code, result| {
+        let finished = JobFinished {
+            job: id,
+            attempt: job.attempt,
+            status,
+            reason: reason.map(bounded),
+            exit_code,
+            started_at,
+            result,
+        };
+        fact(now, Event::JobFinished(finished))
+    };
+    if job.stop.is_some() {
+        let verdict = read(&outcome);
+        return finish(Status::Cancelled, Some("cancelled".into()), verdict.exit_code, None);
+    }
+    if let Outcome::RestoreFailed { number, reason } = outcome {
+        return restore_failed(id, job, number, reason, happened, now);
+    }
+    if outcome == (Outcome::Exited { code: 0 }) && job.spec.kind == JobKind::Batch {
+        return finish(Status::Succeeded, None, Some(0), result);
+    }
+    let Verdict { cause, reason, exit_code } = read(&outcome);
+    let failures = failures_with_this(job, ran_ms.map(Millis));
+    if let Some(max) = job.spec.max_attempts().filter(|max| failures >= *max) {
+        let reason = format_compact!("{reason}; {failures} of {max} attempts failed");
+        return finish(Status::Failed, Some(reason), exit_code, None);
+    }
+    let restarting = JobRestarting {
+        job: id,
+        attempt: job.attempt,
+        cause,
+        reason: bounded(reason),
+        exit_code,
+        failures,
+        lost_at: happened,
+        next_try_at: now + backoff(&job.spec.restart, failures, id, job.attempt),
+    };
+    let mut events = started_first(id, job, started_at, now);
+    events.extend(fact(now, Event::JobRestarting(restarting)));
+    events
+}
+
+/// An attempt whose start was never reported by itself did start; its history says so before its end.
+fn started_first(id: JobId, job: &Job, started_at: Option<Timestamp>, now: Timestamp) -> Vec<Envelope> {
+    match started_at.filter(|_| job.attempt_started_at.is_none()) {
+        Some(started_at) => {
+            fact(now, Event::AttemptStarted(AttemptStarted { job: id, attempt: job.attempt, started_at }))
+        }
+        None => Vec::new(),
+    }
+}
+
+fn read(outcome: &Outcome) -> Verdict {
+    let (cause, reason, exit_code) = match outcome {
+        Outcome::Exited { code } => (Cause::ProcessExit, format_compact!("exited with {code}"), Some(*code)),
+        // 128 + n is how shells put it.
+        Outcome::Signalled { signal } => {
+            (Cause::ProcessExit, format_compact!("killed by signal {signal}"), Some(128 + signal))
+        }
+        Outcome::TimedOut => (Cause::Timeout, "its timeout was over".into(), None),
+        Outcome::LaunchFailed { reason } => {
+            (Cause::ProcessExit, format_compact!("could not be started: {reason}"), None)
+        }
+        Outcome::ResultRefused { reason } => {
+            (Cause::ProcessExit, format_compact!("its result was refused: {reason}"), Some(0))
+        }
+        Outcome::RestoreFailed { reason, .. } => (Cause::ProcessExit, reason.clone(), None),
+    };
+    Verdict { cause, reason, exit_code }
+}
+
+/// The checkpoint is not offered again. The one before it is used; where there is none the job has failed, for it
+/// must not begin with an empty state as if nothing had been.
+fn restore_failed(
+    id: JobId,
+    job: &Job,
+    number: CheckpointNumber,
+    reason: CompactString,
+    happened: Timestamp,
+    now: Timestamp,
+) -> Vec<Envelope> {
+    let reason = bounded(reason);
+    let unreadable = CheckpointUnreadable { job: id, attempt: job.attempt, number, reason: reason.clone() };
+    let mut events = fact(now, Event::CheckpointUnreadable(unreadable));
+    let older = job.checkpoints.iter().rev().find(|checkpoint| checkpoint.number != number);
+    let end = match older {
+        Some(older) => Event::JobRestarting(JobRestarting {
+            job: id,
+            attempt: job.attempt,
+            cause: Cause::ProcessExit,
+            reason: format_compact!("checkpoint {number} cannot be read ({reason}); going back to {}", older.number),
+            exit_code: None,
+            failures: job.failures,
+            lost_at: happened,
+            next_try_at: now,
+        }),
+        None => Event::JobFinished(JobFinished {
+            job: id,
+            attempt: job.attempt,
+            status: Status::Failed,
+            reason: Some(format_compact!("checkpoint {number} cannot be read ({reason}), and there is none before it")),
+            exit_code: None,
+            started_at: None,
+            result: None,
+        }),
+    };
+    events.extend(fact(now, end));
+    events
+}
+
+/// Executors bound their reasons; this holds them to it.
+fn bounded(reason: CompactString) -> CompactString {
+    if reason.len() <= limits::REASON_BYTES_MAX {
+        return reason;
+    }
+    let end = (0..=limits::REASON_BYTES_MAX).rev().find(|&i| reason.is_char_boundary(i)).unwrap_or(0);
+    format_compact!("{}…", &reason[..end])
+}

@@ -1,0 +1,94 @@
+//! Ending a job on request, and forgetting it.
+
+use super::{Refusal, fact};
+use crate::state::{Job, State};
+use outlive_schemas::command::{Origin, Stop};
+use outlive_schemas::error::{ErrorCode, Rejection};
+use outlive_schemas::event::{CancelRequested, Envelope, Event, JobDeleted, JobFinished};
+use outlive_schemas::id::{Attempt, JobId, JobRef, Namespace};
+use outlive_schemas::job::duration_in_range;
+use outlive_schemas::limits;
+use outlive_schemas::time::{Millis, Timestamp};
+use outlive_schemas::view::Status;
+
+/// A job that holds no room is cancelled at once; another when its executor says that nothing of it is left.
+pub(super) fn cancel(
+    state: &State,
+    namespace: &Namespace,
+    origin: Origin,
+    job: &JobRef,
+    how: Stop,
+    now: Timestamp,
+) -> Result<Vec<Envelope>, Refusal> {
+    if let Stop::Graceful { grace } = how {
+        duration_in_range("grace", grace, Millis::ZERO, Millis(limits::DURATION_MS_MAX))?;
+    }
+    let (id, job) = state.resolve(namespace, job)?;
+    match job.status {
+        // Asking twice is no fault.
+        Status::Cancelled => return Ok(Vec::new()),
+        Status::Succeeded | Status::Failed => {
+            return Err(Rejection::new(
+                ErrorCode::InUse,
+                format!("job {id} is over already: it {}", ended(job.status)),
+            )
+            .into());
+        }
+        _ => {}
+    }
+    if job.stop.as_ref().is_some_and(|order| order.how == how || order.how == Stop::Kill) {
+        return Ok(Vec::new());
+    }
+    let event = match job.placement {
+        None => Event::JobFinished(cancelled(id, job, "cancelled before it ran")),
+        Some(_) => Event::CancelRequested(CancelRequested { job: id, attempt: job.attempt, how }),
+    };
+    Ok(vec![Envelope { at: now, by: origin.by, event }])
+}
+
+fn ended(status: Status) -> &'static str {
+    if status == Status::Succeeded { "succeeded" } else { "failed" }
+}
+
+/// A job's end by cancellation where no executor has anything to add.
+pub(super) fn cancelled(id: JobId, job: &Job, reason: &str) -> JobFinished {
+    JobFinished {
+        job: id,
+        attempt: job.attempt,
+        status: Status::Cancelled,
+        reason: Some(reason.into()),
+        exit_code: None,
+        started_at: None,
+        result: None,
+    }
+}
+
+pub(super) fn delete(
+    state: &State,
+    namespace: &Namespace,
+    origin: Origin,
+    job: &JobRef,
+    now: Timestamp,
+) -> Result<Vec<Envelope>, Refusal> {
+    let Origin { request_id, by } = origin;
+    if request_id.as_ref().is_some_and(|id| state.is_spent(namespace, id)) {
+        return Ok(Vec::new());
+    }
+    let (id, job) = state.resolve(namespace, job)?;
+    if !job.status.is_final() && job.status != Status::Stopped {
+        let message = format!("job {id} is {}: only a job that is over can be deleted; cancel it first", job.status);
+        return Err(Rejection::new(ErrorCode::InUse, message).into());
+    }
+    Ok(vec![Envelope { at: now, by, event: Event::JobDeleted(JobDeleted { job: id, request_id }) }])
+}
+
+/// The executor has had its time to confirm; whatever it still does is fenced by the attempt's number.
+pub(super) fn abandon(state: &State, id: JobId, attempt: Attempt, now: Timestamp) -> Result<Vec<Envelope>, Refusal> {
+    let job = state.jobs.get(&id).ok_or(Refusal::Stale)?;
+    let due = job.stop.as_ref().is_some_and(|order| order.give_up_at <= now);
+    if job.attempt != attempt || job.status != Status::Stopping || !due {
+        return Err(Refusal::Stale);
+    }
+    let finished = cancelled(id, job, "cancelled; its executor did not confirm that nothing of it is left");
+    Ok(fact(now, Event::JobFinished(finished)))
+}

@@ -1,0 +1,303 @@
+//! The one place where an event changes the state.
+//!
+//! Folding cannot refuse: what is in the log has happened. An event that does not fit the state means that the log
+//! or this program is broken; the caller stops, and names the sequence.
+
+use crate::state::{Executor, Index, Job, Loss, Placed, Recovering, Recovery, STOP_CONFIRMATION, State, StopOrder};
+use outlive_schemas::checkpoint::Checkpoint;
+use outlive_schemas::command::Stop;
+use outlive_schemas::event::{self, Envelope, Event};
+use outlive_schemas::executor::Registration;
+use outlive_schemas::id::{Attempt, CheckpointNumber, JobId, JobVersion, Sequence};
+use outlive_schemas::limits;
+use outlive_schemas::time::{Millis, Timestamp};
+use outlive_schemas::view::Status;
+
+/// The event at this position contradicts what came before it.
+#[derive(Debug, thiserror::Error)]
+#[error("the event `{event}` in commit {seq} does not fit the state: {what}; run `outlive log verify`")]
+pub struct FoldError {
+    pub seq: Sequence,
+    pub event: &'static str,
+    pub what: &'static str,
+}
+
+/// Lost executors that are kept for people to see.
+const LOST_EXECUTORS_SHOWN: usize = 1_000;
+
+/// Applies one event of commit `seq`.
+pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(), FoldError> {
+    let at = envelope.at;
+    let applied = match &envelope.event {
+        Event::TermStarted(e) => {
+            state.term = Some((e.clone(), at));
+            Ok(())
+        }
+        Event::ExecutorJoined(e) => executor_joined(state, at, e),
+        Event::ExecutorLost(e) => executor_lost(state, e),
+        Event::JobSubmitted(e) => job_submitted(state, seq, at, e),
+        Event::JobDeleted(e) => job_deleted(state, e),
+        Event::JobPlaced(e) => job_placed(state, seq, e),
+        Event::AttemptStarted(e) => change(state, e.job, seq, |job| attempt_started(job, e)),
+        Event::JobRestarting(e) => job_restarting(state, seq, e),
+        Event::CancelRequested(e) => change(state, e.job, seq, |job| cancel_requested(job, at, e)),
+        Event::JobFinished(e) => job_finished(state, seq, at, e),
+        Event::CheckpointCompleted(e) => change(state, e.job, seq, |job| checkpoint_completed(job, at, e)),
+        Event::CheckpointFailed(e) => change(state, e.job, seq, |job| same_attempt(job, e.attempt)),
+        Event::CheckpointUnreadable(e) => change(state, e.job, seq, |job| checkpoint_unreadable(job, e)),
+    };
+    applied.map_err(|what| FoldError { seq, event: envelope.event.type_name(), what })
+}
+
+type Applied = Result<(), &'static str>;
+
+/// Changes one job and keeps the indexes in step.
+fn change(state: &mut State, id: JobId, seq: Sequence, with: impl FnOnce(&mut Job) -> Applied) -> Applied {
+    let job = state.jobs.get_mut(&id).ok_or("there is no such job")?;
+    state.index.leave_status(id, job);
+    let applied = with(job);
+    note_commit(job, seq);
+    state.index.enter_status(id, job);
+    applied
+}
+
+fn note_commit(job: &mut Job, seq: Sequence) {
+    if job.commits.last() == Some(&seq) {
+        return;
+    }
+    if job.commits.len() >= limits::HISTORY_COMMITS_PER_JOB_MAX {
+        // Halved rather than shifted by one each time, so that a long life costs nothing per event.
+        job.commits.drain(..limits::HISTORY_COMMITS_PER_JOB_MAX / 2);
+    }
+    job.commits.push(seq);
+}
+
+fn same_attempt(job: &Job, attempt: Attempt) -> Applied {
+    if job.attempt == attempt && job.placement.is_some() { Ok(()) } else { Err("the attempt is not the current one") }
+}
+
+fn executor_joined(state: &mut State, at: Timestamp, registration: &Registration) -> Applied {
+    // A lost namesake has been shown for long enough once it is back.
+    state.executors.retain(|_, e| e.is_alive() || !e.attempts.is_empty() || e.registration.name != registration.name);
+    let fresh = Executor {
+        registration: registration.clone(),
+        joined_at: at,
+        lost: None,
+        allocated: Default::default(),
+        attempts: Default::default(),
+    };
+    match state.executors.insert(registration.id, fresh) {
+        None => Ok(()),
+        Some(_) => Err("the executor is there already"),
+    }
+}
+
+fn executor_lost(state: &mut State, e: &event::ExecutorLost) -> Applied {
+    let executor = state.executors.get_mut(&e.executor).ok_or("there is no such executor")?;
+    executor.lost = Some(Loss { reason: e.reason, last_seen: e.last_seen });
+    if !executor.attempts.is_empty() {
+        state.index.to_evict.insert(e.executor);
+    }
+    let shown = state.executors.values().filter(|e| !e.is_alive()).count();
+    if shown > LOST_EXECUTORS_SHOWN {
+        let oldest = state.executors.iter().find(|(_, e)| !e.is_alive() && e.attempts.is_empty()).map(|(id, _)| *id);
+        oldest.map(|id| state.executors.remove(&id));
+    }
+    Ok(())
+}
+
+fn job_submitted(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobSubmitted) -> Applied {
+    let job = Job {
+        namespace: e.namespace.clone(),
+        spec: e.spec.clone(),
+        version: JobVersion(1),
+        status: Status::Pending,
+        reason: None,
+        attempt: Attempt(0),
+        placement: None,
+        last_host: None,
+        restarts: 0,
+        failures: 0,
+        checkpoints: Vec::new(),
+        last_checkpoint: CheckpointNumber(0),
+        recovering: None,
+        last_recovery: None,
+        ready_at: at,
+        submitted_at: at,
+        started_at: None,
+        attempt_started_at: None,
+        finished_at: None,
+        exit_code: None,
+        result: None,
+        stop: None,
+        request_id: e.request_id.clone(),
+        commits: vec![seq],
+    };
+    if state.jobs.contains_key(&e.job) {
+        return Err("the job is there already");
+    }
+    state.index.enter(e.job, &job);
+    state.jobs.insert(e.job, job);
+    Ok(())
+}
+
+fn job_deleted(state: &mut State, e: &event::JobDeleted) -> Applied {
+    let job = state.jobs.remove(&e.job).ok_or("there is no such job")?;
+    state.index.leave(e.job, &job);
+    if let Some(request_id) = &e.request_id {
+        let spent = (job.namespace.clone(), request_id.clone());
+        state.index.spent.insert(spent.clone());
+        state.spent_requests.push_back(spent);
+        while state.spent_requests.len() > limits::REQUESTS_REMEMBERED_MAX {
+            if let Some(oldest) = state.spent_requests.pop_front() {
+                state.index.spent.remove(&oldest);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn job_placed(state: &mut State, seq: Sequence, e: &event::JobPlaced) -> Applied {
+    let executor = state.executors.get_mut(&e.executor).ok_or("there is no such executor")?;
+    change_placed(&mut state.jobs, &mut state.index, e.job, seq, |job| {
+        if !job.is_queued() || e.attempt != job.attempt.next() {
+            return Err("the job is not waiting for this attempt");
+        }
+        job.status = Status::Starting;
+        job.attempt = e.attempt;
+        job.placement = Some(Placed { executor: e.executor, at: seq, restore: e.restore });
+        job.last_host = Some((e.name.clone(), e.zone.clone()));
+        job.attempt_started_at = None;
+        executor.allocated += job.need();
+        executor.attempts.insert(e.job);
+        Ok(())
+    })
+}
+
+/// As [`change`], where the executors are borrowed beside the jobs.
+fn change_placed(
+    jobs: &mut std::collections::BTreeMap<JobId, Job>,
+    index: &mut Index,
+    id: JobId,
+    seq: Sequence,
+    with: impl FnOnce(&mut Job) -> Applied,
+) -> Applied {
+    let job = jobs.get_mut(&id).ok_or("there is no such job")?;
+    index.leave_status(id, job);
+    let applied = with(job);
+    note_commit(job, seq);
+    index.enter_status(id, job);
+    applied
+}
+
+fn attempt_started(job: &mut Job, e: &event::AttemptStarted) -> Applied {
+    same_attempt(job, e.attempt)?;
+    if job.status == Status::Starting {
+        job.status = Status::Running;
+        job.reason = None;
+    }
+    started(job, e.started_at);
+    Ok(())
+}
+
+/// Notes the start of the newest attempt; a recovery that was under way is over.
+fn started(job: &mut Job, at: Timestamp) {
+    job.started_at.get_or_insert(at);
+    job.attempt_started_at = Some(at);
+    if let Some(recovering) = job.recovering.take() {
+        job.last_recovery = Some(Box::new(Recovery {
+            cause: recovering.cause,
+            from_zone: recovering.from_zone,
+            to_zone: job.last_host.as_ref().map(|(_, zone)| zone.clone()),
+            lost_at: recovering.lost_at,
+            resumed_at: at,
+            restored: job.placement.and_then(|p| p.restore),
+        }));
+    }
+}
+
+/// Takes a job off its executor.
+fn release(state: &mut State, id: JobId) {
+    let Some(job) = state.jobs.get_mut(&id) else { return };
+    let Some(placed) = job.placement.take() else { return };
+    let need = job.need();
+    if let Some(executor) = state.executors.get_mut(&placed.executor) {
+        executor.allocated -= need;
+        executor.attempts.remove(&id);
+        if executor.attempts.is_empty() {
+            state.index.to_evict.remove(&placed.executor);
+        }
+    }
+}
+
+fn job_restarting(state: &mut State, seq: Sequence, e: &event::JobRestarting) -> Applied {
+    let job = state.jobs.get(&e.job).ok_or("there is no such job")?;
+    same_attempt(job, e.attempt)?;
+    release(state, e.job);
+    change(state, e.job, seq, |job| {
+        // A recovery that failed before the job was up again goes on: the job has been away since the first loss.
+        if job.recovering.is_none() {
+            let from_zone = job.last_host.as_ref().map(|(_, zone)| zone.clone());
+            job.recovering = Some(Box::new(Recovering { cause: e.cause, from_zone, lost_at: e.lost_at }));
+        }
+        job.status = Status::Restarting;
+        job.reason = Some(e.reason.clone());
+        job.exit_code = e.exit_code;
+        job.restarts += 1;
+        job.failures = e.failures;
+        job.ready_at = e.next_try_at;
+        Ok(())
+    })
+}
+
+fn cancel_requested(job: &mut Job, at: Timestamp, e: &event::CancelRequested) -> Applied {
+    same_attempt(job, e.attempt)?;
+    let grace = match e.how {
+        Stop::Graceful { grace } => grace,
+        Stop::Kill => Millis::ZERO,
+    };
+    job.status = Status::Stopping;
+    job.stop = Some(Box::new(StopOrder { how: e.how, give_up_at: at + grace + STOP_CONFIRMATION }));
+    Ok(())
+}
+
+fn job_finished(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobFinished) -> Applied {
+    let job = state.jobs.get(&e.job).ok_or("there is no such job")?;
+    if job.status.is_final() || job.attempt != e.attempt || !e.status.is_final() {
+        return Err("the job is over already, or another attempt is current");
+    }
+    release(state, e.job);
+    change(state, e.job, seq, |job| {
+        if let Some(at) = e.started_at.filter(|_| job.attempt_started_at.is_none()) {
+            started(job, at);
+        }
+        job.recovering = None;
+        job.stop = None;
+        job.status = e.status;
+        job.reason = e.reason.clone();
+        job.exit_code = e.exit_code;
+        job.result = e.result.clone();
+        job.finished_at = Some(at);
+        Ok(())
+    })
+}
+
+fn checkpoint_completed(job: &mut Job, at: Timestamp, e: &event::CheckpointCompleted) -> Applied {
+    same_attempt(job, e.attempt)?;
+    if e.number != job.last_checkpoint.next() {
+        return Err("the checkpoint's number does not follow");
+    }
+    job.last_checkpoint = e.number;
+    job.checkpoints.push(Checkpoint { number: e.number, attempt: e.attempt, at, taken: e.taken });
+    let retain = job.spec.checkpoint.retain.max(1) as usize;
+    if job.checkpoints.len() > retain {
+        job.checkpoints.drain(..job.checkpoints.len() - retain);
+    }
+    Ok(())
+}
+
+fn checkpoint_unreadable(job: &mut Job, e: &event::CheckpointUnreadable) -> Applied {
+    same_attempt(job, e.attempt)?;
+    job.checkpoints.retain(|checkpoint| checkpoint.number != e.number);
+    Ok(())
+}

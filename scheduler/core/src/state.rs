@@ -1,0 +1,336 @@
+//! What folding the log produces: all that a leader knows.
+//!
+//! Only `fold` changes it. What can be computed from the rest (indexes, sums) is kept here too, for speed, but is
+//! rebuilt when a state is loaded from an image and is checked by `invariant`.
+
+use crate::queue::{Queue, Shape};
+use compact_str::CompactString;
+use outlive_schemas::checkpoint::{Checkpoint, CheckpointRef};
+use outlive_schemas::command::{LossReason, Stop};
+use outlive_schemas::error::Rejection;
+use outlive_schemas::event::{Cause, TermStarted};
+use outlive_schemas::executor::{Capacity, Registration};
+use outlive_schemas::id::{
+    Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, JobName, JobRef, JobVersion, Namespace, Sequence, Zone,
+};
+use outlive_schemas::job::JobSpec;
+use outlive_schemas::payload::Payload;
+use outlive_schemas::time::{Millis, Timestamp};
+use outlive_schemas::view::Status;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The newest barrier, and when it was.
+    pub term: Option<(TermStarted, Timestamp)>,
+    pub jobs: BTreeMap<JobId, Job>,
+    pub executors: BTreeMap<ExecutorId, Executor>,
+    /// Requests that left nothing behind by which to know them again, oldest first.
+    pub(crate) spent_requests: VecDeque<(Namespace, CompactString)>,
+
+    #[serde(skip)]
+    pub(crate) index: Index,
+}
+
+/// What follows from the rest of the state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Index {
+    pub queue: Queue,
+    pub by_namespace: BTreeMap<Namespace, BTreeSet<JobId>>,
+    pub by_name: BTreeSet<(Namespace, JobName, JobId)>,
+    pub by_request: BTreeMap<(Namespace, CompactString), Vec<JobId>>,
+    pub spent: BTreeSet<(Namespace, CompactString)>,
+    pub counts: BTreeMap<Status, u64>,
+    /// Jobs told to stop, by when they are given up.
+    pub stopping: BTreeSet<(Timestamp, JobId)>,
+    /// Lost executors that still hold attempts.
+    pub to_evict: BTreeSet<ExecutorId>,
+    /// Specifications and results held in memory.
+    pub held_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    pub namespace: Namespace,
+    pub spec: Arc<JobSpec>,
+    pub version: JobVersion,
+    pub status: Status,
+    pub reason: Option<CompactString>,
+    /// The newest one; 0 before the first.
+    pub attempt: Attempt,
+    /// Where the newest attempt is, while it holds room there.
+    pub placement: Option<Placed>,
+    /// Where the newest attempt is or was.
+    pub last_host: Option<(ExecutorName, Zone)>,
+    pub restarts: u32,
+    /// Attempts in a row that ended by the job's own doing.
+    pub failures: u32,
+    /// Oldest first; as many as the spec retains.
+    pub checkpoints: Vec<Checkpoint>,
+    /// The number of the newest checkpoint there ever was.
+    pub last_checkpoint: CheckpointNumber,
+    pub recovering: Option<Box<Recovering>>,
+    pub last_recovery: Option<Box<Recovery>>,
+    pub ready_at: Timestamp,
+    pub submitted_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub attempt_started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub exit_code: Option<i32>,
+    pub result: Option<Payload>,
+    pub stop: Option<Box<StopOrder>>,
+    pub request_id: Option<CompactString>,
+    /// Commits that speak of this job.
+    pub commits: Vec<Sequence>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    pub executor: ExecutorId,
+    /// The commit that says so.
+    pub at: Sequence,
+    pub restore: Option<CheckpointNumber>,
+}
+
+/// A recovery under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovering {
+    pub cause: Cause,
+    pub from_zone: Option<Zone>,
+    pub lost_at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    pub cause: Cause,
+    pub from_zone: Option<Zone>,
+    pub to_zone: Option<Zone>,
+    pub lost_at: Timestamp,
+    pub resumed_at: Timestamp,
+    pub restored: Option<CheckpointNumber>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopOrder {
+    pub how: Stop,
+    /// When the job is called over even if its executor has not confirmed it.
+    pub give_up_at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Executor {
+    pub registration: Registration,
+    pub joined_at: Timestamp,
+    pub lost: Option<Loss>,
+    pub allocated: Capacity,
+    /// Jobs whose newest attempt holds room here.
+    pub attempts: BTreeSet<JobId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    pub reason: LossReason,
+    pub last_seen: Timestamp,
+}
+
+/// How long after its grace an executor may take to confirm a stop.
+pub(crate) const STOP_CONFIRMATION: Millis = Millis::secs(30);
+
+impl Job {
+    /// The name it goes by.
+    pub fn name(&self, id: JobId) -> JobName {
+        self.spec.name.clone().unwrap_or_else(|| id.automatic_name())
+    }
+
+    /// Whether it waits for the planner.
+    pub fn is_queued(&self) -> bool {
+        matches!(self.status, Status::Pending | Status::Restarting)
+    }
+
+    /// The checkpoint that the next attempt starts from.
+    pub fn restorable(&self) -> Option<CheckpointRef> {
+        self.checkpoints.last().map(CheckpointRef::from)
+    }
+
+    pub(crate) fn need(&self) -> Capacity {
+        Capacity::of(self.spec.driver.kind(), &self.spec.resources)
+    }
+
+    /// What it holds in memory beyond its fixed parts, roughly.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        let input = self.spec.input.as_ref().map_or(0, |p| p.0.len());
+        let result = self.result.as_ref().map_or(0, |p| p.0.len());
+        (input + result + spec_bytes(&self.spec)) as u64
+    }
+}
+
+/// The size of a specification's variable parts, without its input.
+fn spec_bytes(spec: &JobSpec) -> usize {
+    use outlive_schemas::job::Driver;
+    match &spec.driver {
+        Driver::Process(p) => {
+            p.command.iter().map(String::len).sum::<usize>()
+                + p.env.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>()
+        }
+        Driver::Noop(_) => 0,
+    }
+}
+
+impl Executor {
+    pub fn is_alive(&self) -> bool {
+        self.lost.is_none()
+    }
+
+    pub fn free(&self) -> Capacity {
+        self.registration.capacity.less(&self.allocated)
+    }
+}
+
+impl State {
+    /// The job that a request means. A name means the newest job that has it.
+    pub fn resolve(&self, namespace: &Namespace, job: &JobRef) -> Result<(JobId, &Job), Rejection> {
+        let id = match job {
+            JobRef::Id(id) => Some(*id),
+            JobRef::Name(name) => self.newest_named(namespace, name),
+        };
+        id.and_then(|id| self.jobs.get(&id).map(|job| (id, job)))
+            .filter(|(_, job)| job.namespace == *namespace)
+            .ok_or_else(|| Rejection::not_found(format_args!("job `{job}` in namespace `{namespace}`")))
+    }
+
+    pub(crate) fn newest_named(&self, namespace: &Namespace, name: &JobName) -> Option<JobId> {
+        let low = (namespace.clone(), name.clone(), JobId(uuid_min()));
+        let high = (namespace.clone(), name.clone(), JobId(uuid_max()));
+        self.index.by_name.range(low..=high).next_back().map(|(_, _, id)| *id)
+    }
+
+    /// The jobs that an earlier request with this id made.
+    pub fn submitted_by(&self, namespace: &Namespace, request_id: &CompactString) -> Option<&[JobId]> {
+        self.index.by_request.get(&(namespace.clone(), request_id.clone())).map(Vec::as_slice)
+    }
+
+    /// Whether a request with this id did something that left nothing behind.
+    pub fn is_spent(&self, namespace: &Namespace, request_id: &CompactString) -> bool {
+        self.index.spent.contains(&(namespace.clone(), request_id.clone()))
+    }
+
+    pub fn queue(&self) -> &Queue {
+        &self.index.queue
+    }
+
+    pub fn in_namespace(&self, namespace: &Namespace) -> Option<&BTreeSet<JobId>> {
+        self.index.by_namespace.get(namespace)
+    }
+
+    pub fn counts(&self) -> &BTreeMap<Status, u64> {
+        &self.index.counts
+    }
+
+    /// Lost executors that still hold attempts.
+    pub fn to_evict(&self) -> impl Iterator<Item = ExecutorId> + '_ {
+        self.index.to_evict.iter().copied()
+    }
+
+    pub fn held_bytes(&self) -> u64 {
+        self.index.held_bytes
+    }
+
+    pub fn live_jobs(&self) -> u64 {
+        self.index.counts.iter().filter(|(status, _)| !status.is_final()).map(|(_, n)| n).sum()
+    }
+
+    /// The live executor of that name.
+    pub fn alive_named(&self, name: &ExecutorName) -> Option<(ExecutorId, &Executor)> {
+        self.executors.iter().find(|(_, e)| e.is_alive() && e.registration.name == *name).map(|(id, e)| (*id, e))
+    }
+
+    /// Puts the indexes right after the rest has been loaded from an image.
+    pub fn rebuild_index(&mut self) {
+        self.index = self.computed_index();
+    }
+
+    pub(crate) fn computed_index(&self) -> Index {
+        let mut index = Index::default();
+        for (&id, job) in &self.jobs {
+            index.enter(id, job);
+        }
+        index.spent = self.spent_requests.iter().cloned().collect();
+        index.to_evict =
+            self.executors.iter().filter(|(_, e)| !e.is_alive() && !e.attempts.is_empty()).map(|(id, _)| *id).collect();
+        index
+    }
+}
+
+impl Index {
+    /// Takes a job in. The counterpart of [`Index::leave`]; a change to a job is a leave and an enter.
+    pub fn enter(&mut self, id: JobId, job: &Job) {
+        self.by_namespace.entry(job.namespace.clone()).or_default().insert(id);
+        if let Some(name) = &job.spec.name {
+            self.by_name.insert((job.namespace.clone(), name.clone(), id));
+        }
+        if let Some(request_id) = &job.request_id {
+            self.by_request.entry((job.namespace.clone(), request_id.clone())).or_default().push(id);
+        }
+        self.enter_status(id, job);
+    }
+
+    pub fn leave(&mut self, id: JobId, job: &Job) {
+        self.leave_status(id, job);
+        if let Some(ids) = self.by_namespace.get_mut(&job.namespace) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_namespace.remove(&job.namespace);
+            }
+        }
+        if let Some(name) = &job.spec.name {
+            self.by_name.remove(&(job.namespace.clone(), name.clone(), id));
+        }
+        if let Some(request_id) = &job.request_id {
+            let key = (job.namespace.clone(), request_id.clone());
+            if let Some(ids) = self.by_request.get_mut(&key) {
+                ids.retain(|other| *other != id);
+                if ids.is_empty() {
+                    self.by_request.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// The part of [`Index::enter`] that depends on where the job is in its life.
+    pub fn enter_status(&mut self, id: JobId, job: &Job) {
+        *self.counts.entry(job.status).or_default() += 1;
+        self.held_bytes += job.held_bytes();
+        if job.is_queued() {
+            self.queue.insert(Shape::of(&job.spec), job.ready_at, id);
+        }
+        if let (Some(stop), Status::Stopping) = (&job.stop, job.status) {
+            self.stopping.insert((stop.give_up_at, id));
+        }
+    }
+
+    pub fn leave_status(&mut self, id: JobId, job: &Job) {
+        if let Some(count) = self.counts.get_mut(&job.status) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&job.status);
+            }
+        }
+        self.held_bytes -= job.held_bytes();
+        if job.is_queued() {
+            self.queue.remove(&Shape::of(&job.spec), job.ready_at, id);
+        }
+        if let (Some(stop), Status::Stopping) = (&job.stop, job.status) {
+            self.stopping.remove(&(stop.give_up_at, id));
+        }
+    }
+}
+
+fn uuid_min() -> uuid::Uuid {
+    uuid::Uuid::nil()
+}
+
+fn uuid_max() -> uuid::Uuid {
+    uuid::Uuid::max()
+}

@@ -1,0 +1,105 @@
+//! What a user sees of a job.
+
+use crate::state::{Job, State};
+use outlive_schemas::error::{ErrorCode, Rejection};
+use outlive_schemas::id::{JobId, Namespace};
+use outlive_schemas::limits;
+use outlive_schemas::request::ListRequest;
+use outlive_schemas::view::{CheckpointView, JobList, JobView, RecoveryView, Status};
+use std::ops::Bound;
+
+pub fn job(id: JobId, job: &Job) -> JobView {
+    let shown = !job.is_queued();
+    let (executor, zone) = job.last_host.clone().filter(|_| shown).unzip();
+    JobView {
+        id,
+        namespace: job.namespace.clone(),
+        name: job.name(id),
+        kind: job.spec.kind,
+        version: job.version,
+        status: job.status,
+        reason: job.reason.as_ref().map(ToString::to_string),
+        attempt: job.attempt,
+        executor,
+        zone,
+        restarts: job.restarts,
+        checkpoint: job.checkpoints.last().map(|c| CheckpointView {
+            number: c.number,
+            at: c.at,
+            size_bytes: c.taken.size_bytes,
+            uploaded_bytes: c.taken.uploaded_bytes,
+            duration_ms: c.taken.duration_ms,
+            pause_ms: c.taken.pause_ms,
+        }),
+        last_recovery: job.last_recovery.as_deref().map(|r| RecoveryView {
+            cause: r.cause,
+            from_zone: r.from_zone.clone(),
+            to_zone: r.to_zone.clone(),
+            lost_at: r.lost_at,
+            resumed_at: r.resumed_at,
+            recovery_ms: r.resumed_at.since(r.lost_at).0,
+            restored_checkpoint: r.restored,
+        }),
+        next_try_at: (job.status == Status::Restarting).then_some(job.ready_at),
+        submitted_at: job.submitted_at,
+        started_at: job.started_at,
+        finished_at: job.finished_at,
+        exit_code: job.exit_code,
+        result: job.result.clone(),
+        labels: job.spec.labels.clone(),
+    }
+}
+
+/// One page of a namespace's jobs, newest first. A page may be short, or even empty, and still have a cursor.
+pub fn list(state: &State, namespace: &Namespace, request: &ListRequest) -> Result<JobList, Rejection> {
+    let limit = page(request.limit, limits::LIST_LIMIT_DEFAULT, limits::LIST_LIMIT_MAX)?;
+    let before: Bound<JobId> = match &request.cursor {
+        None => Bound::Unbounded,
+        Some(text) => match text.parse() {
+            Ok(id) => Bound::Excluded(id),
+            Err(_) => return Err(bad_cursor(text)),
+        },
+    };
+    let mut found = JobList { jobs: Vec::new(), cursor: None };
+    let Some(ids) = state.in_namespace(namespace) else { return Ok(found) };
+    let mut last = None;
+    // A reply must fit one message, and results can be large.
+    let mut bytes = 0;
+    for (looked_at, id) in ids.range((Bound::Unbounded, before)).rev().enumerate() {
+        if found.jobs.len() == limit || looked_at == limits::LIST_SCAN_MAX || bytes > limits::MESSAGE_BYTES_MAX / 2 {
+            found.cursor = last.map(|id: JobId| id.to_string());
+            break;
+        }
+        last = Some(*id);
+        if let Some(job) = state.jobs.get(id).filter(|job| matches(job, *id, request)) {
+            bytes += 600 + job.result.as_ref().map_or(0, |r| r.0.len() * 4 / 3);
+            found.jobs.push(self::job(*id, job));
+        }
+    }
+    Ok(found)
+}
+
+fn matches(job: &Job, id: JobId, request: &ListRequest) -> bool {
+    request.status.as_ref().is_none_or(|wanted| wanted.contains(&job.status))
+        && request.name_prefix.as_ref().is_none_or(|prefix| job.name(id).as_str().starts_with(prefix.as_str()))
+        && request.labels.as_ref().is_none_or(|wanted| wanted.iter().all(|(k, v)| job.spec.labels.get(k) == Some(v)))
+}
+
+/// A page's size as asked for, or a refusal that gives the range.
+pub fn page(given: Option<usize>, default: usize, max: usize) -> Result<usize, Rejection> {
+    match given {
+        None => Ok(default),
+        Some(limit) if (1..=max).contains(&limit) => Ok(limit),
+        Some(limit) => {
+            Err(Rejection::new(ErrorCode::InvalidArgument, format!("`limit` is {limit}, not within 1 to {max}")))
+        }
+    }
+}
+
+pub fn bad_cursor(given: &str) -> Rejection {
+    let shown: String = given.chars().take(80).collect();
+    Rejection::new(
+        ErrorCode::InvalidArgument,
+        format!("`cursor` is `{shown}`, which is none that this request returned"),
+    )
+}
