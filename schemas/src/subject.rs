@@ -69,6 +69,11 @@ pub fn job_key(job: JobId) -> String {
     format!("outlive.key.job.{job}")
 }
 
+/// The wrapped key of the log in one epoch.
+pub fn log_key(epoch: u32) -> String {
+    format!("outlive.key.log.{epoch}")
+}
+
 /// Namespaces that no user may have, for their subjects are Outlive's.
 pub const RESERVED_NAMESPACES: [&str; 1] = ["sys"];
 

@@ -1,4 +1,11 @@
 //! The log: one writer at a time, an exact fence, and no way to take anything back.
+//!
+//! The journal appends what `frame.rs` sealed, one message at a time; followers read and follow. What is in a message
+//! is none of the log's business, and neither is who may write: whoever is deposed finds out by a conflict.
+
+pub mod conformance;
+pub mod jetstream;
+pub mod memory;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -50,12 +57,13 @@ pub trait CommitLog: Send + Sync + 'static {
     async fn append(&self, expected: Sequence, body: Bytes) -> Result<(), AppendError>;
 
     /// Messages from `from` on, in order and without gaps: as many as one request brings, at most about
-    /// `max_bytes`. Empty where the replica that answers has nothing there (yet).
+    /// `max_bytes`, but never none because the first is too large. Empty where the replica that answers has nothing
+    /// there (yet).
     async fn read(&self, from: Sequence, max_bytes: usize) -> Result<Vec<Stored>, ReadError>;
 
     async fn extent(&self) -> Result<Extent, ReadError>;
 
-    /// Lets go of everything below `first`.
+    /// Lets go of everything below `first`. The newest message always stays, so that the log never looks new.
     async fn purge_below(&self, first: Sequence) -> Result<(), ReadError>;
 
     /// Messages as they are stored, beginning somewhere after now. It may skip and it may end: who follows fills

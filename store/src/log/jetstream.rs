@@ -1,0 +1,140 @@
+//! The log in a JetStream stream, on any number of replicas.
+//!
+//! The fence is `Nats-Expected-Last-Sequence`, checked by the stream's leader before each write; reading is by batch
+//! direct get, which any replica answers, even while JetStream elects. Nothing here trusts a time-out: see
+//! `jetstream/append.rs` for what each answer means. Creating the stream is left to who starts the system.
+
+mod append;
+mod config;
+mod read;
+
+pub use config::{Unsafe, UnsafeStream, check_stream, stream_config};
+
+use super::{AppendError, CommitLog, Extent, ReadError, Stored};
+use async_nats::jetstream;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, future};
+use outlive_schemas::id::Sequence;
+use outlive_schemas::subject;
+use serde::Deserialize;
+use serde_json::json;
+use std::time::Duration;
+
+/// How long one request may take that any server can answer at once.
+const REQUEST_MAX: Duration = Duration::from_secs(5);
+
+/// How long a log that ends before the expected position is asked again. A stream's leader knows every acknowledged
+/// message soon after its election; one that still does not is missing some.
+const BEHIND_MAX: Duration = Duration::from_secs(30);
+
+/// A handle on the stream [`subject::LOG_STREAM`], which must be there and pass [`check_stream`].
+#[derive(Clone, Debug)]
+pub struct JetStreamLog {
+    client: async_nats::Client,
+    behind_max: Duration,
+}
+
+impl JetStreamLog {
+    pub fn new(client: async_nats::Client) -> JetStreamLog {
+        JetStreamLog { client, behind_max: BEHIND_MAX }
+    }
+
+    /// As [`stream_config`].
+    pub fn stream_config(replicas: usize, max_bytes: i64) -> jetstream::stream::Config {
+        stream_config(replicas, max_bytes)
+    }
+
+    /// As [`check_stream`].
+    pub fn check_stream(config: &jetstream::stream::Config) -> Result<(), UnsafeStream> {
+        check_stream(config)
+    }
+
+    /// The same log with less patience for one that ends before the expected position: for tests.
+    #[must_use]
+    pub fn with_behind_max(self, behind_max: Duration) -> JetStreamLog {
+        JetStreamLog { behind_max, ..self }
+    }
+
+    async fn api<T: for<'a> Deserialize<'a>>(&self, operation: &str, body: String) -> Result<T, ReadError> {
+        let subject = format!("$JS.API.{operation}.{}", subject::LOG_STREAM);
+        let request = async_nats::Request::new().payload(body.into()).timeout(Some(REQUEST_MAX));
+        let reply = self.client.send_request(subject, request).await;
+        let reply = reply.map_err(|error| unavailable(format!("{operation}: {error}")))?;
+        match serde_json::from_slice(&reply.payload) {
+            Ok(jetstream::response::Response::Ok(answer)) => Ok(answer),
+            Ok(jetstream::response::Response::Err { error }) => Err(unavailable(format!("{operation}: {error}"))),
+            Err(error) => Err(unavailable(format!("{operation}: the server's answer is not understood: {error}"))),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct StreamInfo {
+    state: StreamState,
+}
+
+#[derive(Deserialize)]
+struct StreamState {
+    messages: u64,
+    bytes: u64,
+    first_seq: u64,
+    last_seq: u64,
+}
+
+/// The answer to an order, of which only success matters.
+#[derive(Deserialize)]
+struct Done {
+    success: bool,
+}
+
+fn unavailable(reason: String) -> ReadError {
+    ReadError::Unavailable { reason }
+}
+
+/// The position that a stored message's copy carries.
+fn sequence_of(message: &async_nats::Message) -> Option<Sequence> {
+    let header = message.headers.as_ref()?.get(async_nats::header::NATS_SEQUENCE)?;
+    header.as_str().parse().ok().map(Sequence)
+}
+
+#[async_trait]
+impl CommitLog for JetStreamLog {
+    async fn append(&self, expected: Sequence, body: Bytes) -> Result<(), AppendError> {
+        append::append(self, expected, body).await
+    }
+
+    async fn read(&self, from: Sequence, max_bytes: usize) -> Result<Vec<Stored>, ReadError> {
+        read::read(&self.client, from, read::BATCH_MAX, max_bytes).await
+    }
+
+    async fn extent(&self) -> Result<Extent, ReadError> {
+        let StreamInfo { state } = self.api("STREAM.INFO", String::new()).await?;
+        let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
+        Ok(Extent { first: Sequence(first), last: Sequence(state.last_seq), bytes: state.bytes })
+    }
+
+    async fn purge_below(&self, first: Sequence) -> Result<(), ReadError> {
+        // A purge above the last message would raise the stream's own numbering, and with it break the fence.
+        let extent = self.extent().await?;
+        let first = first.min(extent.last);
+        if first <= extent.first {
+            return Ok(());
+        }
+        let purged: Done = self.api("STREAM.PURGE", json!({ "seq": first.0 }).to_string()).await?;
+        if purged.success { Ok(()) } else { Err(unavailable("STREAM.PURGE: the server did not do it".to_owned())) }
+    }
+
+    async fn tail(&self) -> Result<BoxStream<'static, Stored>, ReadError> {
+        let subscribed = self.client.subscribe(subject::LOG_TAIL_SUBJECT).await;
+        let messages = subscribed.map_err(|error| unavailable(format!("tail: {error}")))?;
+        // So that the server knows of it before anything that this connection asks next.
+        self.client.flush().await.map_err(|error| unavailable(format!("tail: {error}")))?;
+        // A copy without its position is somebody else's message. Forged ones are caught by seal and chain.
+        let stored = messages.filter_map(|message| {
+            future::ready(sequence_of(&message).map(|seq| Stored { seq, body: message.payload }))
+        });
+        Ok(stored.boxed())
+    }
+}
