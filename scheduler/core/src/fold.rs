@@ -266,7 +266,6 @@ fn job_finished(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobF
     if job.status.is_final() || job.attempt != e.attempt || !e.status.is_final() {
         return Err("the job is over already, or another attempt is current");
     }
-    release(state, e.job);
     change(state, e.job, seq, |job| {
         if let Some(at) = e.started_at.filter(|_| job.attempt_started_at.is_none()) {
             started(job, at);
@@ -279,7 +278,10 @@ fn job_finished(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobF
         job.result = e.result.clone();
         job.finished_at = Some(at);
         Ok(())
-    })
+    })?;
+    // Only now: what the attempt was restored from is part of how a recovery reads.
+    release(state, e.job);
+    Ok(())
 }
 
 fn checkpoint_completed(job: &mut Job, at: Timestamp, e: &event::CheckpointCompleted) -> Applied {
