@@ -266,6 +266,7 @@ fn job_finished(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobF
     if job.status.is_final() || job.attempt != e.attempt || !e.status.is_final() {
         return Err("the job is over already, or another attempt is current");
     }
+    state.index.leave_name(e.job, job);
     change(state, e.job, seq, |job| {
         if let Some(at) = e.started_at.filter(|_| job.attempt_started_at.is_none()) {
             started(job, at);
@@ -281,6 +282,9 @@ fn job_finished(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobF
     })?;
     // Only now: what the attempt was restored from is part of how a recovery reads.
     release(state, e.job);
+    if let Some(job) = state.jobs.get(&e.job) {
+        state.index.enter_name(e.job, job);
+    }
     Ok(())
 }
 

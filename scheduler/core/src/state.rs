@@ -39,7 +39,8 @@ pub struct State {
 pub(crate) struct Index {
     pub queue: Queue,
     pub by_namespace: BTreeMap<Namespace, BTreeSet<JobId>>,
-    pub by_name: BTreeSet<(Namespace, JobName, JobId)>,
+    /// Whether the holder lives stands before its id: the live one is the newest, whatever two leaders' clocks said.
+    pub by_name: BTreeSet<(Namespace, JobName, bool, JobId)>,
     pub by_request: BTreeMap<(Namespace, CompactString), Vec<JobId>>,
     pub spent: BTreeSet<(Namespace, CompactString)>,
     pub counts: BTreeMap<Status, u64>,
@@ -201,9 +202,9 @@ impl State {
     }
 
     pub(crate) fn newest_named(&self, namespace: &Namespace, name: &JobName) -> Option<JobId> {
-        let low = (namespace.clone(), name.clone(), JobId(uuid_min()));
-        let high = (namespace.clone(), name.clone(), JobId(uuid_max()));
-        self.index.by_name.range(low..=high).next_back().map(|(_, _, id)| *id)
+        let low = (namespace.clone(), name.clone(), false, JobId(uuid_min()));
+        let high = (namespace.clone(), name.clone(), true, JobId(uuid_max()));
+        self.index.by_name.range(low..=high).next_back().map(|(_, _, _, id)| *id)
     }
 
     /// The jobs that an earlier request with this id made.
@@ -237,6 +238,11 @@ impl State {
         self.index.held_bytes
     }
 
+    /// Jobs that have been told to stop and are not over yet.
+    pub fn stopping(&self) -> impl Iterator<Item = JobId> + '_ {
+        self.index.stopping.iter().map(|(_, id)| *id)
+    }
+
     pub fn live_jobs(&self) -> u64 {
         self.index.counts.iter().filter(|(status, _)| !status.is_final()).map(|(_, n)| n).sum()
     }
@@ -267,9 +273,7 @@ impl Index {
     /// Takes a job in. The counterpart of [`Index::leave`]; a change to a job is a leave and an enter.
     pub fn enter(&mut self, id: JobId, job: &Job) {
         self.by_namespace.entry(job.namespace.clone()).or_default().insert(id);
-        if let Some(name) = &job.spec.name {
-            self.by_name.insert((job.namespace.clone(), name.clone(), id));
-        }
+        self.enter_name(id, job);
         if let Some(request_id) = &job.request_id {
             self.by_request.entry((job.namespace.clone(), request_id.clone())).or_default().push(id);
         }
@@ -284,9 +288,7 @@ impl Index {
                 self.by_namespace.remove(&job.namespace);
             }
         }
-        if let Some(name) = &job.spec.name {
-            self.by_name.remove(&(job.namespace.clone(), name.clone(), id));
-        }
+        self.leave_name(id, job);
         if let Some(request_id) = &job.request_id {
             let key = (job.namespace.clone(), request_id.clone());
             if let Some(ids) = self.by_request.get_mut(&key) {
@@ -295,6 +297,19 @@ impl Index {
                     self.by_request.remove(&key);
                 }
             }
+        }
+    }
+
+    /// The part of [`Index::enter`] that depends on whether the job is over.
+    pub fn enter_name(&mut self, id: JobId, job: &Job) {
+        if let Some(name) = &job.spec.name {
+            self.by_name.insert((job.namespace.clone(), name.clone(), !job.status.is_final(), id));
+        }
+    }
+
+    pub fn leave_name(&mut self, id: JobId, job: &Job) {
+        if let Some(name) = &job.spec.name {
+            self.by_name.remove(&(job.namespace.clone(), name.clone(), !job.status.is_final(), id));
         }
     }
 
