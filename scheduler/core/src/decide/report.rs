@@ -37,7 +37,7 @@ pub(super) fn report(
     let events = match news {
         News::Started if job.attempt_started_at.is_some() => Vec::new(),
         News::Started => fact(now, Event::AttemptStarted(AttemptStarted { job: id, attempt, started_at: happened })),
-        News::Checkpoint(taken) => checkpoint(id, job, taken, now),
+        News::Checkpoint(taken) => checkpoint(id, job, taken, happened, now),
         News::CheckpointFailed { reason } => {
             fact(now, Event::CheckpointFailed(CheckpointFailed { job: id, attempt, reason: bounded(reason) }))
         }
@@ -48,13 +48,15 @@ pub(super) fn report(
     Ok(events)
 }
 
-fn checkpoint(id: JobId, job: &Job, taken: Taken, now: Timestamp) -> Vec<Envelope> {
-    if job
-        .checkpoints
-        .last()
-        .is_some_and(|newest| newest.taken.manifest == taken.manifest && newest.attempt == job.attempt)
-    {
-        return Vec::new();
+fn checkpoint(id: JobId, job: &Job, taken: Taken, happened: Timestamp, now: Timestamp) -> Vec<Envelope> {
+    if let Some(newest) = job.checkpoints.last() {
+        let unchanged = newest.taken.manifest == taken.manifest;
+        // A batch whose answer was lost is sent again as a whole: its earlier checkpoints must not come back as the
+        // newest. A state that really is what it was before has other figures, or was read after the newest was known.
+        let again = || job.checkpoints.iter().any(|kept| kept.attempt == job.attempt && kept.taken == taken);
+        if unchanged || (happened <= newest.at && again()) {
+            return Vec::new();
+        }
     }
     let number = job.last_checkpoint.next();
     fact(now, Event::CheckpointCompleted(CheckpointCompleted { job: id, attempt: job.attempt, number, taken }))
