@@ -88,8 +88,12 @@ fn ended(id: JobId, job: &Job, ended: Ended, happened: Timestamp, now: Timestamp
         let verdict = read(&outcome);
         return finish(Status::Cancelled, Some("cancelled".into()), verdict.exit_code, None);
     }
-    if let Outcome::RestoreFailed { number, reason } = outcome {
-        return restore_failed(id, job, number, reason, happened, now);
+    match outcome {
+        // One that the job does not have cannot be struck off: that attempt failed like any other.
+        Outcome::RestoreFailed { number, ref reason } if job.checkpoints.iter().any(|c| c.number == number) => {
+            return restore_failed(id, job, number, reason.clone(), happened, now);
+        }
+        _ => {}
     }
     if outcome == (Outcome::Exited { code: 0 }) && job.spec.kind == JobKind::Batch {
         return finish(Status::Succeeded, None, Some(0), result);
