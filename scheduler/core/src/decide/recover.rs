@@ -49,19 +49,22 @@ pub(super) fn failures_with_this(job: &Job, ran: Option<Millis>) -> u32 {
 /// The delay before the next attempt: exponential, capped, and spread by a jitter that is drawn from the job's id and
 /// attempt, so that a replay computes the same.
 pub fn backoff(policy: &Restart, failures: u32, job: JobId, attempt: Attempt) -> Millis {
-    let cap = u128::from(policy.max_backoff.0);
-    let mut delay = u128::from(policy.initial_backoff.0);
+    // In microseconds, or rounding would keep a delay of a millisecond from ever growing.
+    let cap = u128::from(policy.max_backoff.0) * 1_000;
+    let mut delay = u128::from(policy.initial_backoff.0) * 1_000;
     for _ in 1..failures {
-        delay = delay * u128::from(policy.multiplier.0) / 1_000;
-        if delay >= cap || delay == 0 {
+        let next = delay * u128::from(policy.multiplier.0) / 1_000;
+        if next >= cap || next == delay {
+            delay = next;
             break;
         }
+        delay = next;
     }
     let delay = delay.min(cap);
     // From -jitter to +jitter in 2,001 steps.
     let draw = u128::from(spread(job, attempt) % 2_001);
     let factor = 1_000_000 + u128::from(policy.jitter.0) * draw - u128::from(policy.jitter.0) * 1_000;
-    Millis(u64::try_from(delay * factor / 1_000_000).unwrap_or(u64::MAX).min(policy.max_backoff.0))
+    Millis(u64::try_from(delay * factor / 1_000_000_000).unwrap_or(u64::MAX).min(policy.max_backoff.0))
 }
 
 fn spread(job: JobId, attempt: Attempt) -> u64 {
