@@ -33,7 +33,8 @@ pub(super) fn evict(
         ),
         exit_code: None,
         failures: job.failures,
-        lost_at: loss.last_seen,
+        // Its executor may have been silent since before the job came.
+        lost_at: loss.last_seen.max(job.submitted_at),
         next_try_at: now,
     };
     Ok(fact(now, Event::JobRestarting(event)))

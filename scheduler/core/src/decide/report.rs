@@ -32,8 +32,8 @@ pub(super) fn report(
     if job.attempt != attempt || !here || !alive {
         return Err(Refusal::Superseded);
     }
-    // An age longer than the job has lived is nonsense; the submission is the earliest it can have been.
-    let happened = (now - Millis(age_ms)).max(job.submitted_at);
+    // An age longer than the attempt can have lived is nonsense; it was placed no earlier than it was due.
+    let happened = (now - Millis(age_ms)).max(job.ready_at);
     let events = match news {
         News::Started if job.attempt_started_at.is_some() => Vec::new(),
         News::Started => fact(now, Event::AttemptStarted(AttemptStarted { job: id, attempt, started_at: happened })),
@@ -70,8 +70,13 @@ struct Verdict {
 }
 
 fn ended(id: JobId, job: &Job, ended: Ended, happened: Timestamp, now: Timestamp) -> Vec<Envelope> {
-    let Ended { outcome, ran_ms, result } = ended;
-    let started_at = ran_ms.map(|ran| (happened - Millis(ran)).max(job.submitted_at));
+    let Ended { mut outcome, ran_ms, result } = ended;
+    // Executors refuse such a result themselves; this holds them to it.
+    if let Some(bytes) = result.as_ref().map(|r| r.0.len()).filter(|bytes| *bytes > limits::RESULT_BYTES_MAX) {
+        let reason = format_compact!("it has {bytes} bytes; the limit is {}", limits::RESULT_BYTES_MAX);
+        outcome = Outcome::ResultRefused { reason };
+    }
+    let started_at = ran_ms.map(|ran| (happened - Millis(ran)).max(job.ready_at));
     let finish = |status, reason: Option<CompactString>, exit_code, result| {
         let finished = JobFinished {
             job: id,
@@ -134,7 +139,7 @@ fn read(outcome: &Outcome) -> Verdict {
         Outcome::Exited { code } => (Cause::ProcessExit, format_compact!("exited with {code}"), Some(*code)),
         // 128 + n is how shells put it.
         Outcome::Signalled { signal } => {
-            (Cause::ProcessExit, format_compact!("killed by signal {signal}"), Some(128 + signal))
+            (Cause::ProcessExit, format_compact!("killed by signal {signal}"), Some(signal.saturating_add(128)))
         }
         Outcome::TimedOut => (Cause::Timeout, "its timeout was over".into(), None),
         Outcome::LaunchFailed { reason } => {
