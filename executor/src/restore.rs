@@ -1,0 +1,162 @@
+//! Restoring a checkpoint into a fresh directory, before an attempt starts.
+//!
+//! The root leads to the manifest, the manifest to the chunks; every one of them must open under the job's key and must
+//! be what its name says, and the manifest may say only what `manifest/check.rs` allows. Chunks are fetched ahead, in
+//! order, a bounded number at a time, so that memory does not grow with the state.
+//!
+//! An error tells whose fault it is: [`RestoreError::Unreadable`] is the checkpoint's, and the one before it should be
+//! tried; [`RestoreError::Unavailable`] is the store's, and trying again helps; [`RestoreError::Local`] is the host's,
+//! and another host helps. Deliberately not here: choosing among them.
+
+mod fetch;
+mod write;
+
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use outlive_schemas::checkpoint::{BlobName, CheckpointRef};
+use outlive_schemas::id::JobId;
+use outlive_store::blob::{BlobError, BlobStore, Owner};
+use outlive_store::seal::Key;
+
+use crate::checkpoint::{Baseline, blocking};
+use crate::chunk::{self, ChunkRef, Damage, Kind, Sealer};
+use crate::manifest::{self, Entry, Extent, ManifestError, Node, shown};
+use fetch::Source;
+use write::Writer;
+
+/// Why a checkpoint was not restored. What had been written so far stays where it is.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The checkpoint's fault.
+    #[error("the checkpoint cannot be read")]
+    Unreadable {
+        #[source]
+        fault: Unreadable,
+    },
+    /// The store's fault; trying again helps.
+    #[error("the checkpoint is out of reach")]
+    Unavailable {
+        #[source]
+        source: BlobError,
+    },
+    /// The host's fault.
+    #[error("`{path}` could not be {what}")]
+    Local {
+        what: &'static str,
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What is wrong with a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    #[error("the blob {name}, {part}, is missing")]
+    Missing { name: BlobName, part: String },
+    #[error("the blob {name}, {part}, is damaged")]
+    Damaged {
+        name: BlobName,
+        part: String,
+        #[source]
+        damage: Damage,
+    },
+    #[error("its manifest is not one that may be restored")]
+    Manifest {
+        #[source]
+        source: ManifestError,
+    },
+}
+
+impl RestoreError {
+    fn manifest(source: ManifestError) -> Self {
+        RestoreError::Unreadable { fault: Unreadable::Manifest { source } }
+    }
+
+    fn damaged(name: BlobName, part: String, damage: Damage) -> Self {
+        RestoreError::Unreadable { fault: Unreadable::Damaged { name, part, damage } }
+    }
+}
+
+/// Restores `checkpoint` into `into`, which must not exist or be an empty directory; it becomes private (0700). What is
+/// returned is what the next checkpoint of this directory builds on.
+pub async fn restore(
+    blobs: &Arc<dyn BlobStore>,
+    key: &Key,
+    job: JobId,
+    checkpoint: CheckpointRef,
+    into: &Path,
+) -> Result<Baseline, RestoreError> {
+    let source = Source { blobs: blobs.clone(), owner: Owner::Job(job), sealer: Arc::new(Sealer::new(job, key)) };
+    let (entries, mut names) = load(&source, checkpoint.manifest).await?;
+    let entries: Arc<[Entry]> = entries.into();
+    let chunks: Vec<ChunkRef> = entries.iter().flat_map(content_chunks).collect();
+    names.extend(chunks.iter().map(ChunkRef::name));
+
+    let (path, listed) = (into.to_owned(), entries.clone());
+    let writer = blocking(move || Writer::begin(&path, listed)).await?;
+    let part = {
+        let entries = entries.clone();
+        move |nth: usize| part_of(&entries, nth)
+    };
+    let writer = fetch::each(&source, Kind::Content, chunks, part, writer, Writer::write).await?;
+    let index = blocking(move || writer.finish()).await?;
+    tracing::debug!(%job, checkpoint = %checkpoint.number, entries = entries.len(), blobs = names.len(), "state restored");
+    Ok(Baseline { manifest: Some(checkpoint.manifest), blobs: Arc::new(names), index: Arc::new(index) })
+}
+
+/// Every blob that a checkpoint needs, its root included: what must stay when others are deleted.
+pub async fn blobs_of(
+    blobs: &Arc<dyn BlobStore>,
+    key: &Key,
+    job: JobId,
+    manifest: BlobName,
+) -> Result<HashSet<BlobName>, RestoreError> {
+    let source = Source { blobs: blobs.clone(), owner: Owner::Job(job), sealer: Arc::new(Sealer::new(job, key)) };
+    let (entries, mut names) = load(&source, manifest).await?;
+    names.extend(entries.iter().flat_map(content_chunks).map(|chunk| chunk.name()));
+    Ok(names)
+}
+
+/// The manifest, and the names of the blobs it lies in.
+async fn load(source: &Source, root: BlobName) -> Result<(Vec<Entry>, HashSet<BlobName>), RestoreError> {
+    const ROOT: &str = "the root of the manifest";
+    let sealed = source.get(root, || ROOT.to_owned()).await?;
+    let opened = source.sealer.open(Kind::Root, root, &sealed, manifest::ROOT_BYTES_MAX);
+    let opened = opened.map_err(|damage| RestoreError::damaged(root, ROOT.to_owned(), damage))?;
+    let manifest::Root { levels, mut body, .. } = manifest::read_root(&opened).map_err(RestoreError::manifest)?;
+    let mut names = HashSet::from([root]);
+    for _ in 0..levels {
+        let chunks = manifest::read_chunks(&body, chunk::MANIFEST.max).map_err(RestoreError::manifest)?;
+        names.extend(chunks.iter().map(ChunkRef::name));
+        let part = |_| "a part of the manifest".to_owned();
+        let append = |body: &mut Vec<u8>, part: Vec<u8>| {
+            body.extend_from_slice(&part);
+            Ok(())
+        };
+        body = fetch::each(source, Kind::Manifest, chunks, part, Vec::new(), append).await?;
+    }
+    let entries = blocking(move || manifest::read(&body)).await.map_err(RestoreError::manifest)?;
+    Ok((entries, names))
+}
+
+fn content_chunks(entry: &Entry) -> impl Iterator<Item = ChunkRef> {
+    let extents = match &entry.node {
+        Node::File { extents, .. } => &extents[..],
+        _ => &[],
+    };
+    extents.iter().filter_map(|extent| match extent {
+        Extent::Chunk(chunk) => Some(*chunk),
+        _ => None,
+    })
+}
+
+/// What the nth chunk of all is a part of. Only an error asks.
+fn part_of(entries: &[Entry], nth: usize) -> String {
+    let owners = entries.iter().flat_map(|entry| content_chunks(entry).map(move |_| entry));
+    let path = owners.map(|entry| shown(&entry.path)).nth(nth).unwrap_or_default();
+    format!("a chunk of `{path}`")
+}
