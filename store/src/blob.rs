@@ -1,16 +1,29 @@
 //! Blobs: sealed bytes under a name, written once.
+//!
+//! An executor puts the chunks and the manifest of a checkpoint here before it reports it, and gets them back to
+//! restore it. Nothing here can read a blob, and nothing here knows which blobs belong together: the leader says what
+//! is no longer referred to.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use outlive_schemas::checkpoint::BlobName;
 use outlive_schemas::id::JobId;
 
+pub use jetstream::{JetStreamBlobs, blob_stream};
+pub use memory::MemoryBlobs;
+
+pub mod conformance;
+mod jetstream;
+mod memory;
+
 /// Whose a blob is. Deleting an owner deletes its blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {
     Job(JobId),
-    /// The scheduler's images.
+    /// Pieces of the scheduler's images; see [`crate::image`].
     Images,
+    /// What the images are found by.
+    ImageHeads,
 }
 
 /// Whether a `put` stored something.
@@ -41,6 +54,7 @@ pub struct Usage {
     pub items: u64,
 }
 
+/// Bytes under names. The names are hashes of the contents or chosen so that a name is only ever given one content.
 #[async_trait]
 pub trait BlobStore: Send + Sync + 'static {
     /// Stores `body` unless the name is taken. Durable on `Ok`. Retries what may be retried by itself, within bounds.

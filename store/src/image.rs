@@ -1,1 +1,416 @@
-//! (being written)
+//! Images: the scheduler's folded state as of one commit, so that replay can begin there.
+//!
+//! An image is disposable: whoever cannot use one takes an older one, or replays the whole log. A standby writes
+//! them, a starting scheduler reads them. What is in one is the scheduler's business; here it is bytes.
+//!
+//! An image is compressed, cut into pieces, and each piece sealed into a blob. One more blob, the head, names the
+//! pieces; it is stored last, so that an image that has a head is whole. Names begin with the commit's sequence: so
+//! heads can be found, and pieces that no head names be told from those that one is about to.
+
+use crate::blob::{BlobError, BlobStore, Owner, Put};
+use crate::seal::{Key, OpenError, blob_name, open, seal};
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use outlive_schemas::checkpoint::BlobName;
+use outlive_schemas::codec::{DecodeError, pack, unpack};
+use outlive_schemas::id::Sequence;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Of a piece before it is sealed: two fit one NATS message, and four in flight fit a slow link.
+const PIECE_BYTES: usize = 512 * 1024;
+/// Pieces of one image: so many names still fit a head, and 14 GiB compressed are more state than fits a host.
+const PIECES_MAX: usize = 28_000;
+/// An image once opened: bounds what a broken head can make a reader allocate.
+const IMAGE_BYTES_MAX: u64 = 64 << 30;
+/// Puts, gets and deletes at once.
+const IN_FLIGHT: usize = 8;
+/// Fast: an image is written often and read seldom.
+const COMPRESSION_LEVEL: i32 = 1;
+const FORMAT: u8 = 1;
+
+/// What an image is found and checked by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageHead {
+    format: u8,
+    /// The last commit that is folded into it, and the log's chain hash there.
+    pub seq: Sequence,
+    #[serde(with = "serde_bytes")]
+    pub chain: [u8; 32],
+    /// Of the content.
+    pub bytes: u64,
+    #[serde(with = "serde_bytes")]
+    hash: [u8; 32],
+    pieces: Vec<BlobName>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    #[error("the blob store failed while an image was {doing}")]
+    Blob {
+        doing: &'static str,
+        #[source]
+        source: BlobError,
+    },
+    #[error("a piece or the head of the image at {seq} does not open")]
+    Sealed {
+        seq: Sequence,
+        #[source]
+        source: OpenError,
+    },
+    #[error("the head of the image at {seq} cannot be read")]
+    Head {
+        seq: Sequence,
+        #[source]
+        source: DecodeError,
+    },
+    #[error("the image at {seq} is not what its head says: {what}")]
+    Mismatch { seq: Sequence, what: String },
+    #[error("an image of {bytes} bytes is over the limit of {max}")]
+    TooLarge { bytes: u64, max: u64 },
+}
+
+#[derive(Clone)]
+pub struct ImageStore {
+    blobs: Arc<dyn BlobStore>,
+    key: Key,
+}
+
+impl std::fmt::Debug for ImageStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ImageStore")
+    }
+}
+
+/// A name that begins with the commit's sequence.
+fn numbered(seq: Sequence, rest: &[u8]) -> BlobName {
+    let mut name = [0; 32];
+    let length = rest.len().min(24);
+    name[..8].copy_from_slice(&seq.0.to_be_bytes());
+    name[8..8 + length].copy_from_slice(&rest[..length]);
+    BlobName(name)
+}
+
+fn sequence_in(name: BlobName) -> Sequence {
+    let (number, _) = name.0.split_first_chunk().expect("a name has 32 bytes");
+    Sequence(u64::from_be_bytes(*number))
+}
+
+/// There is one head per commit.
+fn head_name(seq: Sequence) -> BlobName {
+    numbered(seq, &[])
+}
+
+fn head_binding(seq: Sequence) -> Vec<u8> {
+    [b"outlive image head ".as_slice(), &seq.0.to_be_bytes()].concat()
+}
+
+fn piece_binding(seq: Sequence, index: usize) -> Vec<u8> {
+    [b"outlive image piece ".as_slice(), &seq.0.to_be_bytes(), &(index as u64).to_be_bytes()].concat()
+}
+
+fn blob(doing: &'static str) -> impl Fn(BlobError) -> ImageError {
+    move |source| ImageError::Blob { doing, source }
+}
+
+/// Compression of hundreds of megabytes takes a second: not on a thread that others wait for.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("compression does not panic, and is not cancelled")
+}
+
+impl ImageStore {
+    pub fn new(blobs: Arc<dyn BlobStore>, key: Key) -> ImageStore {
+        ImageStore { blobs, key }
+    }
+
+    /// Stores the state as of the commit `seq`. If there is an image of that very commit, that one stays.
+    pub async fn save(&self, seq: Sequence, chain: [u8; 32], content: Vec<u8>) -> Result<ImageHead, ImageError> {
+        let bytes = content.len() as u64;
+        if bytes > IMAGE_BYTES_MAX {
+            return Err(ImageError::TooLarge { bytes, max: IMAGE_BYTES_MAX });
+        }
+        let (hash, packed) = aside(move || {
+            let packed = zstd::bulk::compress(&content, COMPRESSION_LEVEL).expect("bytes in memory can be compressed");
+            (blake3::hash(&content).into(), Bytes::from(packed))
+        })
+        .await;
+        let count = packed.len().div_ceil(PIECE_BYTES);
+        if count > PIECES_MAX {
+            return Err(ImageError::TooLarge { bytes: packed.len() as u64, max: (PIECES_MAX * PIECE_BYTES) as u64 });
+        }
+        let pieces: Vec<BlobName> = futures::stream::iter(0..count)
+            .map(|index| {
+                let piece = packed.slice(index * PIECE_BYTES..packed.len().min((index + 1) * PIECE_BYTES));
+                self.save_piece(seq, index, piece)
+            })
+            .buffered(IN_FLIGHT)
+            .try_collect()
+            .await?;
+        let head = ImageHead { format: FORMAT, seq, chain, bytes, hash, pieces };
+        self.save_head(head).await
+    }
+
+    async fn save_piece(&self, seq: Sequence, index: usize, piece: Bytes) -> Result<BlobName, ImageError> {
+        let binding = piece_binding(seq, index);
+        // The name covers the binding: the same bytes elsewhere are sealed otherwise, and so are another blob.
+        let name = numbered(seq, &blob_name(&self.key, &[&binding, piece.as_ref()].concat()).0);
+        let sealed = seal(&self.key, &binding, &piece);
+        self.blobs.put(Owner::Images, name, sealed.into()).await.map_err(blob("saved"))?;
+        Ok(name)
+    }
+
+    async fn save_head(&self, head: ImageHead) -> Result<ImageHead, ImageError> {
+        let sealed = Bytes::from(seal(&self.key, &head_binding(head.seq), &pack(&head)));
+        let put = || self.blobs.put(Owner::ImageHeads, head_name(head.seq), sealed.clone());
+        if put().await.map_err(blob("saved"))? == Put::Stored {
+            return Ok(head);
+        }
+        match self.head(head.seq).await {
+            Ok(present) if present.chain == head.chain => {
+                // Another version's encoding of the same state, perhaps: its pieces are not ours.
+                let kept: BTreeSet<_> = present.pieces.iter().collect();
+                let ours = head.pieces.iter().filter(|name| !kept.contains(name)).copied().collect();
+                self.delete_pieces(ours).await?;
+                Ok(present)
+            }
+            // What stands there is broken, or of a log that is no more: this image takes its place.
+            _ => {
+                self.blobs.delete(Owner::ImageHeads, head_name(head.seq)).await.map_err(blob("replaced"))?;
+                match put().await.map_err(blob("saved"))? {
+                    Put::Stored => Ok(head),
+                    Put::Present => self.head(head.seq).await,
+                }
+            }
+        }
+    }
+
+    async fn head(&self, seq: Sequence) -> Result<ImageHead, ImageError> {
+        let sealed = self.blobs.get(Owner::ImageHeads, head_name(seq)).await.map_err(blob("looked for"))?;
+        let plain =
+            open(&self.key, &head_binding(seq), &sealed).map_err(|source| ImageError::Sealed { seq, source })?;
+        let head: ImageHead =
+            unpack("the head of an image", &plain).map_err(|source| ImageError::Head { seq, source })?;
+        let mismatch = |what: String| ImageError::Mismatch { seq, what };
+        if head.format != FORMAT {
+            return Err(mismatch(format!("its format is {}, and this version reads {FORMAT}", head.format)));
+        }
+        if head.seq != seq || head.pieces.len() > PIECES_MAX || head.bytes > IMAGE_BYTES_MAX {
+            return Err(mismatch("the head names another commit, or too much".to_owned()));
+        }
+        Ok(head)
+    }
+
+    /// The heads that can be read, newest first. The others are reported to the log: an image is disposable.
+    pub async fn list(&self) -> Result<Vec<ImageHead>, ImageError> {
+        let mut names = self.blobs.list(Owner::ImageHeads).await.map_err(blob("looked for"))?;
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        let mut heads = Vec::with_capacity(names.len());
+        for seq in names.into_iter().map(sequence_in) {
+            match self.head(seq).await {
+                Ok(head) => heads.push(head),
+                // Deleted since it was listed.
+                Err(ImageError::Blob { source: BlobError::Missing { .. }, .. }) => {}
+                Err(error @ ImageError::Blob { .. }) => return Err(error),
+                Err(error) => tracing::warn!(%seq, "an image is left aside: {error}"),
+            }
+        }
+        Ok(heads)
+    }
+
+    /// The state that was saved, every byte of it checked.
+    pub async fn load(&self, head: &ImageHead) -> Result<Vec<u8>, ImageError> {
+        let seq = head.seq;
+        let pieces: Vec<Vec<u8>> = futures::stream::iter(head.pieces.iter().copied().enumerate())
+            .map(async |(index, name)| {
+                let sealed = self.blobs.get(Owner::Images, name).await.map_err(blob("loaded"))?;
+                open(&self.key, &piece_binding(seq, index), &sealed)
+                    .map_err(|source| ImageError::Sealed { seq, source })
+            })
+            .buffered(IN_FLIGHT)
+            .try_collect()
+            .await?;
+        let ImageHead { bytes, hash, .. } = *head;
+        let mismatch = move |what: String| ImageError::Mismatch { seq, what };
+        let capacity = usize::try_from(bytes).map_err(|_| ImageError::TooLarge { bytes, max: usize::MAX as u64 })?;
+        aside(move || {
+            // One byte more than is right, so that too much is noticed and not cut off.
+            let content = zstd::bulk::decompress(&pieces.concat(), capacity + 1)
+                .map_err(|error| mismatch(format!("it cannot be decompressed: {error}")))?;
+            if content.len() as u64 != bytes {
+                return Err(mismatch(format!("it has {} bytes instead of {bytes}", content.len())));
+            }
+            if *blake3::hash(&content).as_bytes() != hash {
+                return Err(mismatch("its hash is another".to_owned()));
+            }
+            Ok(content)
+        })
+        .await
+    }
+
+    /// Keeps the `count` newest images and deletes the others, and pieces left behind by saves that were not
+    /// finished. Returns the sequence of the oldest image that is kept.
+    pub async fn retain(&self, count: usize) -> Result<Option<Sequence>, ImageError> {
+        let heads = self.list().await?;
+        let kept = &heads[..heads.len().min(count)];
+        let Some(oldest) = kept.last().map(|head| head.seq) else { return Ok(None) };
+        // Heads first: a head must not name what is gone. Unreadable heads below go too.
+        let names = self.blobs.list(Owner::ImageHeads).await.map_err(blob("deleted"))?;
+        for name in names.into_iter().filter(|name| sequence_in(*name) < oldest) {
+            self.blobs.delete(Owner::ImageHeads, name).await.map_err(blob("deleted"))?;
+        }
+        // Pieces above the oldest image may belong to one that is being saved. Those at or below it that no head
+        // names never will.
+        let named: BTreeSet<BlobName> = kept.iter().flat_map(|head| head.pieces.iter().copied()).collect();
+        let pieces = self.blobs.list(Owner::Images).await.map_err(blob("deleted"))?;
+        let unnamed = |name: &BlobName| sequence_in(*name) < oldest && !named.contains(name);
+        self.delete_pieces(pieces.into_iter().filter(unnamed).collect()).await?;
+        Ok(Some(oldest))
+    }
+
+    async fn delete_pieces(&self, names: Vec<BlobName>) -> Result<(), ImageError> {
+        futures::stream::iter(names)
+            .map(|name| self.blobs.delete(Owner::Images, name))
+            .buffer_unordered(IN_FLIGHT)
+            .try_collect()
+            .await
+            .map_err(blob("deleted"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blob::MemoryBlobs;
+
+    const CHAIN: [u8; 32] = [9; 32];
+
+    fn store() -> (Arc<MemoryBlobs>, ImageStore) {
+        let blobs = Arc::new(MemoryBlobs::new());
+        (blobs.clone(), ImageStore::new(blobs, Key::from_bytes([1; 32])))
+    }
+
+    /// Bytes that do not compress, so that several pieces come of them.
+    fn content(seed: u8, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    async fn saved(images: &ImageStore, seq: u64, content: Vec<u8>) -> ImageHead {
+        images.save(Sequence(seq), CHAIN, content).await.expect("saved")
+    }
+
+    #[tokio::test]
+    async fn what_is_saved_is_loaded() {
+        let (_, images) = store();
+        for (seq, length) in [(1, 0), (2, 1), (3, PIECE_BYTES), (700, 3 * PIECE_BYTES + 17)] {
+            saved(&images, seq, content(seq as u8, length)).await;
+        }
+        let heads = images.list().await.expect("listed");
+        assert_eq!(heads.iter().map(|head| head.seq.0).collect::<Vec<_>>(), [700, 3, 2, 1], "newest first");
+        assert_eq!(heads[0].chain, CHAIN);
+        assert!(heads[0].pieces.len() > 3);
+        for head in &heads {
+            let loaded = images.load(head).await.expect("loaded");
+            assert!(loaded == content(head.seq.0 as u8, head.bytes as usize), "{}", head.seq);
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_readable_is_stored() {
+        let (blobs, images) = store();
+        let marker = b"a marker that is long enough to be found".repeat(3);
+        saved(&images, 1, marker.clone()).await;
+        for owner in [Owner::Images, Owner::ImageHeads] {
+            for name in blobs.list(owner).await.expect("listed") {
+                let body = blobs.get(owner, name).await.expect("there");
+                assert!(!body.windows(16).any(|window| window == &marker[..16]));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn damage_is_noticed() {
+        let (blobs, images) = store();
+        let head = saved(&images, 1, content(1, 2 * PIECE_BYTES)).await;
+        let older = ImageHead { seq: Sequence(0), ..head.clone() };
+        assert!(matches!(images.load(&older).await, Err(ImageError::Sealed { .. })), "bound to its commit");
+        let swapped = ImageHead { pieces: head.pieces.iter().rev().copied().collect(), ..head.clone() };
+        assert!(matches!(images.load(&swapped).await, Err(ImageError::Sealed { .. })), "bound to its place");
+        let cut = ImageHead { pieces: head.pieces[..1].to_vec(), ..head.clone() };
+        assert!(matches!(images.load(&cut).await, Err(ImageError::Mismatch { .. })));
+        let longer = ImageHead { bytes: head.bytes + 1, ..head.clone() };
+        assert!(matches!(images.load(&longer).await, Err(ImageError::Mismatch { .. })));
+        let shorter = ImageHead { bytes: head.bytes - 1, ..head.clone() };
+        assert!(matches!(images.load(&shorter).await, Err(ImageError::Mismatch { .. })));
+        let other = ImageHead { hash: [0; 32], ..head.clone() };
+        assert!(matches!(images.load(&other).await, Err(ImageError::Mismatch { .. })));
+        assert!(blobs.damage(Owner::Images, head.pieces[1]));
+        assert!(matches!(images.load(&head).await, Err(ImageError::Sealed { .. })));
+        blobs.delete(Owner::Images, head.pieces[0]).await.expect("deleted");
+        assert!(matches!(
+            images.load(&head).await,
+            Err(ImageError::Blob { source: BlobError::Missing { .. }, .. } | ImageError::Sealed { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_broken_head_is_left_aside_and_replaced() {
+        let (blobs, images) = store();
+        saved(&images, 1, content(1, 10)).await;
+        saved(&images, 2, content(2, 10)).await;
+        assert!(blobs.damage(Owner::ImageHeads, head_name(Sequence(2))));
+        let heads = images.list().await.expect("listed");
+        assert_eq!(heads.iter().map(|head| head.seq.0).collect::<Vec<_>>(), [1]);
+        let head = saved(&images, 2, content(2, 10)).await;
+        assert_eq!(images.load(&head).await.expect("loaded"), content(2, 10));
+        let stranger = ImageStore::new(blobs, Key::from_bytes([2; 32]));
+        assert_eq!(stranger.list().await.expect("listed"), []);
+    }
+
+    #[tokio::test]
+    async fn the_first_image_of_a_commit_stays_unless_the_log_is_another() {
+        let (blobs, images) = store();
+        let first = saved(&images, 5, content(1, 100)).await;
+        let second = saved(&images, 5, content(2, 100)).await;
+        assert_eq!(second, first);
+        assert_eq!(blobs.list(Owner::Images).await.expect("listed"), first.pieces);
+        let other = images.save(Sequence(5), [8; 32], content(3, 100)).await.expect("saved");
+        assert_eq!(other.chain, [8; 32]);
+        assert_eq!(images.load(&other).await.expect("loaded"), content(3, 100));
+        assert_eq!(images.list().await.expect("listed"), [other]);
+    }
+
+    #[tokio::test]
+    async fn old_images_go_with_their_pieces() {
+        let (blobs, images) = store();
+        assert_eq!(images.retain(2).await.expect("retained"), None);
+        for seq in 1..=5 {
+            saved(&images, seq, content(seq as u8, PIECE_BYTES + 1)).await;
+        }
+        // One save that never came to its head, old; and one that is under way.
+        let orphan = images.save_piece(Sequence(2), 7, Bytes::from_static(b"orphan")).await.expect("saved");
+        let coming = images.save_piece(Sequence(6), 0, Bytes::from_static(b"coming")).await.expect("saved");
+        assert!(blobs.damage(Owner::ImageHeads, head_name(Sequence(1))));
+        assert_eq!(images.retain(2).await.expect("retained"), Some(Sequence(4)));
+        let heads = images.list().await.expect("listed");
+        assert_eq!(heads.iter().map(|head| head.seq.0).collect::<Vec<_>>(), [5, 4]);
+        assert_eq!(blobs.list(Owner::ImageHeads).await.expect("listed").len(), 2, "the broken head is gone as well");
+        let pieces = blobs.list(Owner::Images).await.expect("listed");
+        assert!(!pieces.contains(&orphan) && pieces.contains(&coming));
+        assert_eq!(pieces.len(), heads.iter().map(|head| head.pieces.len()).sum::<usize>() + 1);
+        for head in &heads {
+            images.load(head).await.expect("loaded");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_fails_is_named() {
+        let (blobs, images) = store();
+        blobs.set_out_of_reach(true);
+        let failed = images.save(Sequence(1), CHAIN, vec![1]).await;
+        assert!(matches!(failed, Err(ImageError::Blob { doing: "saved", .. })), "{failed:?}");
+        assert!(matches!(images.list().await, Err(ImageError::Blob { .. })), "out of reach is not empty");
+    }
+}

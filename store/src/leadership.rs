@@ -4,6 +4,13 @@ use async_trait::async_trait;
 use outlive_schemas::id::{SchedulerName, Term, Zone};
 use serde::{Deserialize, Serialize};
 
+pub use etcd::{EtcdLeadership, TTL_DEFAULT};
+pub use memory::MemoryLeadership;
+
+pub mod conformance;
+mod etcd;
+mod memory;
+
 /// Who leads, as written under the leader's key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
@@ -28,6 +35,9 @@ pub enum LeadershipError {
     Deposed { term: Term },
 }
 
+/// What one term may be used for, as a fraction of its lease's time: see [`Tenure::is_valid`].
+const VALID_TENTHS: u32 = 6;
+
 /// A term that was won. It is over once the lease runs out; whoever holds it asks `is_valid` before each act.
 #[async_trait]
 pub trait Tenure: Send + Sync + 'static {
@@ -47,6 +57,7 @@ pub trait Tenure: Send + Sync + 'static {
     async fn witness(&self, body: Vec<u8>) -> Result<(), LeadershipError>;
 }
 
+/// The election: one key that only one may hold.
 #[async_trait]
 pub trait Leadership: Send + Sync + 'static {
     /// Tries once to take the vacant leadership. `None`: somebody holds it. An unclear answer is settled by reading

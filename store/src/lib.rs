@@ -5,7 +5,9 @@
 
 pub mod seal;
 pub mod keyring;
+mod retry;
 pub mod nats;
+pub mod etcd;
 pub mod key_store;
 pub mod frame;
 pub mod log;
@@ -15,3 +17,4 @@ pub mod blob;
 pub mod job_log;
 pub mod leadership;
 pub mod registry;
+pub mod telemetry;

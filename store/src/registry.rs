@@ -2,12 +2,22 @@
 
 use async_trait::async_trait;
 use outlive_schemas::executor::Registration;
-use outlive_schemas::id::ExecutorId;
+use outlive_schemas::id::{ExecutorId, SchedulerName};
+use std::sync::Arc;
+
+pub use etcd::EtcdRegistry;
+pub use memory::MemoryRegistry;
+
+pub mod conformance;
+mod etcd;
+mod memory;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     #[error("the registry is out of reach: {reason}")]
     Unavailable { reason: String },
+    #[error("the registry holds more than {max} entries")]
+    TooMany { max: usize },
 }
 
 /// An entry that this process keeps alive. Dropping it lets the lease run out; `leave` ends it at once.
@@ -20,10 +30,18 @@ pub trait Membership: Send + Sync + 'static {
     async fn leave(&self);
 }
 
+/// Who is there, and proof of it.
 #[async_trait]
 pub trait Registry: Send + Sync + 'static {
-    async fn register(&self, executor: &Registration) -> Result<std::sync::Arc<dyn Membership>, RegistryError>;
+    async fn register(&self, executor: &Registration) -> Result<Arc<dyn Membership>, RegistryError>;
     async fn list(&self) -> Result<Vec<Registration>, RegistryError>;
     /// Whether one executor's entry is there.
     async fn holds(&self, executor: ExecutorId) -> Result<bool, RegistryError>;
+
+    /// Makes a scheduler known, with whatever `value` it wants to tell, as text. A scheduler that comes back under
+    /// its name takes its entry over.
+    async fn register_scheduler(&self, name: &SchedulerName, value: &str)
+    -> Result<Arc<dyn Membership>, RegistryError>;
+
+    async fn list_schedulers(&self) -> Result<Vec<(SchedulerName, String)>, RegistryError>;
 }
