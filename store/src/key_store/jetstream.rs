@@ -3,11 +3,11 @@
 use super::cache::Cache;
 use super::{EPOCHS_MAX, FIRST_EPOCH, KeyError, KeyStore};
 use crate::keyring::Keyring;
+use crate::retry::retry;
 use crate::seal::Key;
 use async_nats::jetstream::{self, ErrorCode, stream};
 use async_nats::{HeaderMap, RequestErrorKind, StatusCode, header};
 use async_trait::async_trait;
-use backon::{ExponentialBuilder, Retryable as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -73,9 +73,12 @@ enum Put {
 }
 
 /// Why one try failed.
+#[derive(Debug, thiserror::Error)]
 enum Failure {
     /// Another try may help.
+    #[error("{0}")]
     Passing(String),
+    #[error("{0}")]
     Refused(String),
 }
 
@@ -232,22 +235,15 @@ impl Failure {
 }
 
 /// Tries again what may pass, for as long as JetStream may need to elect.
-async fn retrying<T, F, Fut>(name: &str, operation: F) -> Result<T, KeyError>
+async fn retrying<T, F, Fut>(name: &str, attempt: F) -> Result<T, KeyError>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, Failure>>,
 {
-    let backoff = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(20))
-        .with_max_delay(Duration::from_millis(500))
-        .with_total_delay(Some(TRIES_TOTAL_MAX))
-        .without_max_times()
-        .with_jitter();
-    operation.retry(backoff).when(|failure| matches!(failure, Failure::Passing(_))).await.map_err(|failure| {
-        match failure {
-            Failure::Passing(reason) => KeyError::Unavailable { reason },
-            Failure::Refused(reason) => KeyError::Refused { name: name.to_owned(), reason },
-        }
+    let passes = |failure: &Failure| matches!(failure, Failure::Passing(_));
+    retry("reach the stored keys", TRIES_TOTAL_MAX, passes, attempt).await.map_err(|failure| match failure {
+        Failure::Passing(reason) => KeyError::Unavailable { reason },
+        Failure::Refused(reason) => KeyError::Refused { name: name.to_owned(), reason },
     })
 }
 

@@ -12,6 +12,7 @@ pub use config::{Unsafe, UnsafeStream, check_stream, stream_config};
 
 use super::{AppendError, CommitLog, Extent, ReadError, Stored};
 use async_nats::jetstream;
+use crate::nats::Nats;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -32,13 +33,13 @@ const BEHIND_MAX: Duration = Duration::from_secs(30);
 /// A handle on the stream [`subject::LOG_STREAM`], which must be there and pass [`check_stream`].
 #[derive(Clone, Debug)]
 pub struct JetStreamLog {
-    client: async_nats::Client,
+    nats: Nats,
     behind_max: Duration,
 }
 
 impl JetStreamLog {
-    pub fn new(client: async_nats::Client) -> JetStreamLog {
-        JetStreamLog { client, behind_max: BEHIND_MAX }
+    pub fn new(nats: Nats) -> JetStreamLog {
+        JetStreamLog { nats, behind_max: BEHIND_MAX }
     }
 
     /// As [`stream_config`].
@@ -60,7 +61,7 @@ impl JetStreamLog {
     async fn api<T: for<'a> Deserialize<'a>>(&self, operation: &str, body: String) -> Result<T, ReadError> {
         let subject = format!("$JS.API.{operation}.{}", subject::LOG_STREAM);
         let request = async_nats::Request::new().payload(body.into()).timeout(Some(REQUEST_MAX));
-        let reply = self.client.send_request(subject, request).await;
+        let reply = self.nats.client.send_request(subject, request).await;
         let reply = reply.map_err(|error| unavailable(format!("{operation}: {error}")))?;
         match serde_json::from_slice(&reply.payload) {
             Ok(jetstream::response::Response::Ok(answer)) => Ok(answer),
@@ -106,7 +107,7 @@ impl CommitLog for JetStreamLog {
     }
 
     async fn read(&self, from: Sequence, max_bytes: usize) -> Result<Vec<Stored>, ReadError> {
-        read::read(&self.client, from, read::BATCH_MAX, max_bytes).await
+        read::read(&self.nats, from, read::BATCH_MAX, max_bytes).await
     }
 
     async fn extent(&self) -> Result<Extent, ReadError> {
@@ -127,10 +128,10 @@ impl CommitLog for JetStreamLog {
     }
 
     async fn tail(&self) -> Result<BoxStream<'static, Stored>, ReadError> {
-        let subscribed = self.client.subscribe(subject::LOG_TAIL_SUBJECT).await;
+        let subscribed = self.nats.client.subscribe(subject::LOG_TAIL_SUBJECT).await;
         let messages = subscribed.map_err(|error| unavailable(format!("tail: {error}")))?;
         // So that the server knows of it before anything that this connection asks next.
-        self.client.flush().await.map_err(|error| unavailable(format!("tail: {error}")))?;
+        self.nats.client.flush().await.map_err(|error| unavailable(format!("tail: {error}")))?;
         // A copy without its position is somebody else's message. Forged ones are caught by seal and chain.
         let stored = messages.filter_map(|message| {
             future::ready(sequence_of(&message).map(|seq| Stored { seq, body: message.payload }))

@@ -121,7 +121,7 @@ fn again_pauses() -> impl Iterator<Item = Duration> {
 }
 
 async fn once(log: &JetStreamLog, expected: Sequence, body: &Bytes) -> Try {
-    if log.client.connection_state() != State::Connected {
+    if log.nats.client.connection_state() != State::Connected {
         // The client would queue this and every further try, and send them all once it is back.
         return Try::Again { reason: "not connected to any NATS server".to_owned(), pause: Duration::ZERO };
     }
@@ -129,7 +129,7 @@ async fn once(log: &JetStreamLog, expected: Sequence, body: &Bytes) -> Try {
     headers.insert(header::NATS_EXPECTED_LAST_SEQUENCE, expected.0.to_string());
     headers.insert(header::NATS_MESSAGE_ID, blake3::hash(body).to_hex().as_str());
     let request = Request::new().payload(body.clone()).headers(headers).timeout(Some(TRY_MAX));
-    match log.client.send_request(subject::LOG_SUBJECT, request).await {
+    match log.nats.client.send_request(subject::LOG_SUBJECT, request).await {
         Ok(reply) => match serde_json::from_slice::<Ack>(&reply.payload) {
             Ok(ack) => judge(expected, ack),
             Err(error) => again(format!("the server's answer is not understood: {error}")),
@@ -194,7 +194,7 @@ fn again(reason: String) -> Try {
 
 async fn standing(log: &JetStreamLog, expected: Sequence, body: &Bytes) -> Standing {
     let at = expected.next();
-    match read::read(&log.client, at, 1, 1).await {
+    match read::read(&log.nats, at, 1, 1).await {
         Ok(found) => match found.first() {
             Some(stored) if stored.body == *body => return Standing::Ours,
             Some(_) => return Standing::Others,
