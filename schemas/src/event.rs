@@ -139,6 +139,11 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether the job itself brought its attempt to an end, rather than what it ran on.
+    pub fn is_own_doing(self) -> bool {
+        matches!(self, Cause::ProcessExit | Cause::Timeout)
+    }
+
     pub const ALL: [Cause; 7] = [
         Cause::ProcessExit,
         Cause::ExecutorLost,

@@ -73,9 +73,10 @@ impl Capacity {
 
 impl AddAssign for Capacity {
     fn add_assign(&mut self, more: Capacity) {
-        self.cpu_millis += more.cpu_millis;
-        self.memory_bytes += more.memory_bytes;
-        self.slots += more.slots;
+        // What executors say of themselves may be absurd, and a sum over a large fleet may be beyond counting.
+        self.cpu_millis = self.cpu_millis.saturating_add(more.cpu_millis);
+        self.memory_bytes = self.memory_bytes.saturating_add(more.memory_bytes);
+        self.slots = self.slots.saturating_add(more.slots);
     }
 }
 

@@ -7,12 +7,13 @@ pub mod feasible;
 mod rank;
 
 use crate::queue::Shape;
-use crate::state::{Job, State};
+use crate::state::{Executor, Job, State};
 use outlive_schemas::executor::Capacity;
 use outlive_schemas::id::{Attempt, ExecutorId, JobId, Zone};
 use outlive_schemas::time::Timestamp;
-use rank::ZoneLoad;
-use std::collections::{BTreeMap, BTreeSet};
+use rank::{Load, Rank};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 /// One job for one executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,74 +40,105 @@ pub struct Hints {
 /// The planner's own account of one executor in one round.
 struct Host<'a> {
     id: ExecutorId,
-    executor: &'a crate::state::Executor,
+    executor: &'a Executor,
     free: Capacity,
+    load: Load,
+    /// Its place among the zones.
+    zone: usize,
 }
 
-/// At most `limit` placements, those first that have waited longest.
+/// The fleet as it fills up in the course of one round.
+struct Fleet<'a> {
+    hosts: Vec<Host<'a>>,
+    zones: Vec<Load>,
+}
+
+/// Jobs of one shape, and the hosts that could take them if they had room.
+struct Line<'a, Waiting> {
+    shape: &'a Shape,
+    waiting: Waiting,
+    hosts: Option<Vec<usize>>,
+}
+
+/// At most `limit` placements, those first that have waited longest; jobs that have lost their host before the others.
 pub fn plan(state: &State, hints: &Hints, now: Timestamp, limit: usize) -> Plan {
     let mut plan = Plan::default();
     if state.queue().is_empty() {
         return plan;
     }
-    let mut hosts: Vec<Host<'_>> = state
-        .executors
-        .iter()
-        .filter(|(id, e)| e.is_alive() && !hints.avoid.contains(id))
-        .map(|(&id, executor)| Host { id, executor, free: executor.free() })
-        .collect();
-    let mut zones = zone_loads(&hosts);
-
-    // One cursor a shape; the shape whose next job has been ready longest goes first, so that no shape starves.
-    let mut cursors: Vec<(&Shape, _)> =
-        state.queue().shapes().map(|(shape, waiting)| (shape, waiting.iter().copied().peekable())).collect();
-    while plan.proposals.len() < limit {
-        let next = cursors
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(i, (_, waiting))| {
-                waiting.peek().filter(|(ready_at, _)| *ready_at <= now).map(|head| (*head, i))
-            })
-            .min();
-        let Some(((_, id), cursor)) = next else { return plan };
-        let (shape, waiting) = &mut cursors[cursor];
-        let Some(job) = state.jobs.get(&id) else {
-            waiting.next();
-            continue;
-        };
-        match best(&hosts, &zones, shape, job) {
-            Some(chosen) => {
-                waiting.next();
-                let host = &mut hosts[chosen];
-                host.free -= shape.need;
-                if let Some(zone) = zones.get_mut(&host.executor.registration.zone) {
-                    zone.take(&shape.need);
-                }
-                plan.proposals.push(Proposal { job: id, attempt: job.attempt.next(), executor: host.id });
-            }
-            // Where one job of a shape finds no room, none does.
-            None => {
-                cursors.swap_remove(cursor);
-            }
+    let mut fleet = Fleet::of(state, hints);
+    let mut lines = Vec::new();
+    // The heads of all lines. The one that has been ready longest goes first, so that no shape starves another.
+    let mut heads = BinaryHeap::new();
+    for (turn, shape, waiting) in state.queue().lines() {
+        let mut waiting = waiting.iter().take_while(|(ready_at, _)| *ready_at <= now);
+        if let Some(head) = waiting.next() {
+            heads.push(Reverse((turn, *head, lines.len())));
+            lines.push(Line { shape, waiting, hosts: None });
         }
     }
-    plan.more = true;
+    while let Some(Reverse((turn, (_, id), number))) = heads.pop() {
+        if plan.proposals.len() == limit {
+            plan.more = true;
+            break;
+        }
+        let line = &mut lines[number];
+        if let Some(job) = state.jobs.get(&id) {
+            let hosts = line.hosts.get_or_insert_with(|| fleet.suitable(line.shape));
+            let Some(chosen) = fleet.best(hosts, &line.shape.need, job) else {
+                // Where one job of a shape finds no room, none does: the line is not taken up again.
+                continue;
+            };
+            plan.proposals.push(Proposal { job: id, attempt: job.attempt.next(), executor: fleet.hosts[chosen].id });
+            fleet.take(chosen, &line.shape.need);
+        }
+        if let Some(head) = line.waiting.next() {
+            heads.push(Reverse((turn, *head, number)));
+        }
+    }
     plan
 }
 
-fn best(hosts: &[Host<'_>], zones: &BTreeMap<Zone, ZoneLoad>, shape: &Shape, job: &Job) -> Option<usize> {
-    let fitting =
-        hosts.iter().enumerate().filter(|(_, h)| feasible::fits(shape, &h.executor.registration, &h.free).is_ok());
-    fitting.min_by_key(|(_, h)| rank::rank(h.id, &h.executor.registration, &h.free, zones, job)).map(|(i, _)| i)
-}
-
-fn zone_loads(hosts: &[Host<'_>]) -> BTreeMap<Zone, ZoneLoad> {
-    let mut zones: BTreeMap<Zone, ZoneLoad> = BTreeMap::new();
-    for host in hosts {
-        zones
-            .entry(host.executor.registration.zone.clone())
-            .or_default()
-            .add(&host.executor.registration.capacity, &host.free);
+impl<'a> Fleet<'a> {
+    fn of(state: &'a State, hints: &Hints) -> Fleet<'a> {
+        let mut fleet = Fleet { hosts: Vec::with_capacity(state.executors.len()), zones: Vec::new() };
+        let mut numbers: BTreeMap<&Zone, usize> = BTreeMap::new();
+        for (&id, executor) in state.executors.iter().filter(|(id, e)| e.is_alive() && !hints.avoid.contains(id)) {
+            let zone = *numbers.entry(&executor.registration.zone).or_insert_with(|| {
+                fleet.zones.push(Load::default());
+                fleet.zones.len() - 1
+            });
+            let (capacity, free) = (executor.registration.capacity, executor.free());
+            let mut load = Load::default();
+            load.add(&capacity, &free);
+            fleet.zones[zone].add(&capacity, &free);
+            fleet.hosts.push(Host { id, executor, free, load, zone });
+        }
+        fleet
     }
-    zones
+
+    fn suitable(&self, shape: &Shape) -> Vec<usize> {
+        let suitable = |host: &Host<'_>| feasible::suits(shape, &host.executor.registration).is_ok();
+        self.hosts.iter().enumerate().filter(|(_, host)| suitable(host)).map(|(i, _)| i).collect()
+    }
+
+    fn best(&self, among: &[usize], need: &Capacity, job: &Job) -> Option<usize> {
+        let with_room = among.iter().copied().filter(|&i| self.hosts[i].free.holds(need));
+        with_room.min_by_key(|&i| {
+            let host = &self.hosts[i];
+            Rank {
+                ladder: rank::ladder(&host.executor.registration, job),
+                zone_full: self.zones[host.zone].full,
+                host_full: host.load.full,
+                id: host.id,
+            }
+        })
+    }
+
+    fn take(&mut self, host: usize, need: &Capacity) {
+        let host = &mut self.hosts[host];
+        host.free -= *need;
+        host.load.take(need);
+        self.zones[host.zone].take(need);
+    }
 }

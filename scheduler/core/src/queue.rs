@@ -17,6 +17,15 @@ pub struct Shape {
     pub placement: Placement,
 }
 
+/// Who goes first, before it counts who has waited longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Turn {
+    /// Jobs whose host was taken from them. They were running: they do not queue up behind a backlog again.
+    Recovering,
+    /// All others: new ones, and those that failed by their own doing.
+    Waiting,
+}
+
 impl Shape {
     pub fn of(spec: &JobSpec) -> Shape {
         let driver = spec.driver.kind();
@@ -24,31 +33,32 @@ impl Shape {
     }
 }
 
-/// Waiting jobs. Within a shape the one that has been ready longest comes first.
+/// Waiting jobs. Within a turn and shape the one that has been ready longest comes first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Queue {
-    shapes: BTreeMap<Shape, BTreeSet<(Timestamp, JobId)>>,
+    lines: BTreeMap<(Turn, Shape), BTreeSet<(Timestamp, JobId)>>,
 }
 
 impl Queue {
-    pub(crate) fn insert(&mut self, shape: Shape, ready_at: Timestamp, job: JobId) {
-        self.shapes.entry(shape).or_default().insert((ready_at, job));
+    pub(crate) fn insert(&mut self, turn: Turn, shape: Shape, ready_at: Timestamp, job: JobId) {
+        self.lines.entry((turn, shape)).or_default().insert((ready_at, job));
     }
 
-    pub(crate) fn remove(&mut self, shape: &Shape, ready_at: Timestamp, job: JobId) {
-        if let Some(waiting) = self.shapes.get_mut(shape) {
+    pub(crate) fn remove(&mut self, turn: Turn, shape: Shape, ready_at: Timestamp, job: JobId) {
+        let line = (turn, shape);
+        if let Some(waiting) = self.lines.get_mut(&line) {
             waiting.remove(&(ready_at, job));
             if waiting.is_empty() {
-                self.shapes.remove(shape);
+                self.lines.remove(&line);
             }
         }
     }
 
-    pub fn shapes(&self) -> impl Iterator<Item = (&Shape, &BTreeSet<(Timestamp, JobId)>)> {
-        self.shapes.iter()
+    pub fn lines(&self) -> impl Iterator<Item = (Turn, &Shape, &BTreeSet<(Timestamp, JobId)>)> {
+        self.lines.iter().map(|((turn, shape), waiting)| (*turn, shape, waiting))
     }
 
     pub fn is_empty(&self) -> bool {
-        self.shapes.is_empty()
+        self.lines.is_empty()
     }
 }

@@ -3,7 +3,7 @@
 //! Only `fold` changes it. What can be computed from the rest (indexes, sums) is kept here too, for speed, but is
 //! rebuilt when a state is loaded from an image and is checked by `invariant`.
 
-use crate::queue::{Queue, Shape};
+use crate::queue::{Queue, Shape, Turn};
 use compact_str::CompactString;
 use outlive_schemas::checkpoint::{Checkpoint, CheckpointRef};
 use outlive_schemas::command::{LossReason, Stop};
@@ -148,6 +148,14 @@ impl Job {
     /// Whether it waits for the planner.
     pub fn is_queued(&self) -> bool {
         matches!(self.status, Status::Pending | Status::Restarting)
+    }
+
+    /// Its place among those that wait.
+    pub(crate) fn turn(&self) -> Turn {
+        match self.recovering.as_deref() {
+            Some(recovering) if !recovering.cause.is_own_doing() => Turn::Recovering,
+            _ => Turn::Waiting,
+        }
     }
 
     /// The checkpoint that the next attempt starts from.
@@ -318,7 +326,7 @@ impl Index {
         *self.counts.entry(job.status).or_default() += 1;
         self.held_bytes += job.held_bytes();
         if job.is_queued() {
-            self.queue.insert(Shape::of(&job.spec), job.ready_at, id);
+            self.queue.insert(job.turn(), Shape::of(&job.spec), job.ready_at, id);
         }
         if let (Some(stop), Status::Stopping) = (&job.stop, job.status) {
             self.stopping.insert((stop.give_up_at, id));
@@ -334,7 +342,7 @@ impl Index {
         }
         self.held_bytes -= job.held_bytes();
         if job.is_queued() {
-            self.queue.remove(&Shape::of(&job.spec), job.ready_at, id);
+            self.queue.remove(job.turn(), Shape::of(&job.spec), job.ready_at, id);
         }
         if let (Some(stop), Status::Stopping) = (&job.stop, job.status) {
             self.stopping.remove(&(stop.give_up_at, id));

@@ -72,7 +72,8 @@ struct Verdict {
 fn ended(id: JobId, job: &Job, ended: Ended, happened: Timestamp, now: Timestamp) -> Vec<Envelope> {
     let Ended { mut outcome, ran_ms, result } = ended;
     // Executors refuse such a result themselves; this holds them to it.
-    if let Some(bytes) = result.as_ref().map(|r| r.0.len()).filter(|bytes| *bytes > limits::RESULT_BYTES_MAX) {
+    let bytes = result.as_ref().map_or(0, |r| r.0.len());
+    if bytes > limits::RESULT_BYTES_MAX && outcome == (Outcome::Exited { code: 0 }) {
         let reason = format_compact!("it has {bytes} bytes; the limit is {}", limits::RESULT_BYTES_MAX);
         outcome = Outcome::ResultRefused { reason };
     }

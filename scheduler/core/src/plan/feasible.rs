@@ -17,8 +17,26 @@ pub enum Infeasible {
     Slots,
 }
 
+/// Whether it can take the job now.
+///
 /// Errors: the first reason that is found, the lasting ones before the passing ones.
 pub fn fits(shape: &Shape, executor: &Registration, free: &Capacity) -> Result<(), Infeasible> {
+    suits(shape, executor)?;
+    let need = &shape.need;
+    if free.cpu_millis < need.cpu_millis {
+        return Err(Infeasible::Cpu { need: need.cpu_millis, free: free.cpu_millis });
+    }
+    if free.memory_bytes < need.memory_bytes {
+        return Err(Infeasible::Memory { need: need.memory_bytes, free: free.memory_bytes });
+    }
+    if free.slots < need.slots {
+        return Err(Infeasible::Slots);
+    }
+    Ok(())
+}
+
+/// Whether it could take the job if it had room.
+pub(super) fn suits(shape: &Shape, executor: &Registration) -> Result<(), Infeasible> {
     if !executor.drivers.contains(&shape.driver) {
         return Err(Infeasible::Driver);
     }
@@ -31,16 +49,6 @@ pub fn fits(shape: &Shape, executor: &Registration, free: &Capacity) -> Result<(
             let found = found.map(ToString::to_string);
             return Err(Infeasible::Label { key: key.to_string(), wanted: wanted.to_string(), found });
         }
-    }
-    let need = &shape.need;
-    if free.cpu_millis < need.cpu_millis {
-        return Err(Infeasible::Cpu { need: need.cpu_millis, free: free.cpu_millis });
-    }
-    if free.memory_bytes < need.memory_bytes {
-        return Err(Infeasible::Memory { need: need.memory_bytes, free: free.memory_bytes });
-    }
-    if free.slots < need.slots {
-        return Err(Infeasible::Slots);
     }
     Ok(())
 }

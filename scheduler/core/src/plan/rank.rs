@@ -1,71 +1,56 @@
 //! Which of the executors that can take a job is best. Whole numbers only; ties go to the lower id.
 
 use crate::state::Job;
-use outlive_schemas::event::Cause;
 use outlive_schemas::executor::{Capacity, Registration};
-use outlive_schemas::id::{ExecutorId, Zone};
+use outlive_schemas::id::ExecutorId;
 use outlive_schemas::view::Status;
-use std::collections::BTreeMap;
 
 /// Failures in a row that are tried again in place before the host is suspected, and then the zone.
 const FAILURES_IN_PLACE_MAX: u32 = 2;
 const FAILURES_IN_ZONE_MAX: u32 = 4;
 
-/// What a zone has, and what of it is taken.
+/// What a host or a zone has, and what of it is taken.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ZoneLoad {
+pub(super) struct Load {
     capacity: Capacity,
     taken: Capacity,
+    /// The fullest of the three resources, in millionths. Kept, for it is asked far more often than it changes.
+    pub full: u64,
 }
 
-impl ZoneLoad {
+impl Load {
     pub fn add(&mut self, capacity: &Capacity, free: &Capacity) {
         self.capacity += *capacity;
-        self.taken += capacity.less(free);
+        self.take(&capacity.less(free));
     }
 
     pub fn take(&mut self, need: &Capacity) {
         self.taken += *need;
+        let (taken, capacity) = (&self.taken, &self.capacity);
+        self.full = millionths(taken.cpu_millis, capacity.cpu_millis)
+            .max(millionths(taken.memory_bytes, capacity.memory_bytes))
+            .max(millionths(u64::from(taken.slots), u64::from(capacity.slots)));
     }
+}
+
+fn millionths(taken: u64, of: u64) -> u64 {
+    let part = u128::from(taken) * 1_000_000 / u128::from(of.max(1));
+    u64::try_from(part).unwrap_or(u64::MAX)
 }
 
 /// The order of preference; the least is the best.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     /// The recovery ladder: in place, another host, another zone.
-    ladder: u8,
-    /// Spread: the emptier zone, then the emptier host, in thousandths.
-    zone_load: u64,
-    host_load: u64,
-    id: ExecutorId,
-}
-
-pub(super) fn rank(
-    id: ExecutorId,
-    executor: &Registration,
-    free: &Capacity,
-    zones: &BTreeMap<Zone, ZoneLoad>,
-    job: &Job,
-) -> Rank {
-    let zone = zones.get(&executor.zone).copied().unwrap_or_default();
-    Rank {
-        ladder: ladder(executor, job),
-        zone_load: load(&zone.capacity, &zone.taken),
-        host_load: load(&executor.capacity, &executor.capacity.less(free)),
-        id,
-    }
-}
-
-/// The fullest of the three resources, in thousandths.
-fn load(capacity: &Capacity, taken: &Capacity) -> u64 {
-    let part = |taken: u64, of: u64| if of == 0 { 0 } else { taken.saturating_mul(1_000) / of };
-    part(taken.cpu_millis, capacity.cpu_millis)
-        .max(part(taken.memory_bytes, capacity.memory_bytes))
-        .max(part(u64::from(taken.slots), u64::from(capacity.slots)))
+    pub ladder: u8,
+    /// Spread: the emptier zone, then the emptier host.
+    pub zone_full: u64,
+    pub host_full: u64,
+    pub id: ExecutorId,
 }
 
 /// Where a restarting job should rather go: 0 is the best step of the ladder.
-fn ladder(executor: &Registration, job: &Job) -> u8 {
+pub(super) fn ladder(executor: &Registration, job: &Job) -> u8 {
     let (Status::Restarting, Some((last_name, last_zone)), Some(recovering)) =
         (job.status, &job.last_host, &job.recovering)
     else {
@@ -73,10 +58,11 @@ fn ladder(executor: &Registration, job: &Job) -> u8 {
     };
     let same_host = executor.name == *last_name;
     let same_zone = executor.zone == *last_zone;
-    let by_itself = matches!(recovering.cause, Cause::ProcessExit | Cause::Timeout);
-    match (by_itself, job.failures) {
+    match (recovering.cause.is_own_doing(), job.failures) {
         // The host is not suspected: the state may still be at hand there.
-        (true, failures) if failures <= FAILURES_IN_PLACE_MAX => u8::from(!same_host),
+        (true, failures) if failures <= FAILURES_IN_PLACE_MAX && same_host => 0,
+        (true, failures) if failures <= FAILURES_IN_PLACE_MAX => 1 + u8::from(!same_zone),
+        // Neither this host nor this zone has helped.
         (true, failures) if failures > FAILURES_IN_ZONE_MAX => u8::from(same_zone) + u8::from(same_host),
         _ if same_host => 2,
         _ => u8::from(!same_zone),
