@@ -17,6 +17,8 @@ pub const PROBE_INTERVAL: Millis = Millis(100);
 pub const GONE_PROBES: u32 = 2;
 /// Neither beats nor answers for this long is a loss.
 pub const SILENT_AFTER: Millis = Millis(2_000);
+/// Zones that have been silent for this long at the same time fell silent together: beats do not end on the same tick.
+pub const SILENT_TOGETHER: Millis = Millis(1_000);
 /// A leader hears its own beats, or it is cut off.
 pub const OWN_BEAT_WITHIN: Millis = Millis(750);
 
@@ -100,7 +102,7 @@ pub fn detect(observations: &Observations, now: Timestamp) -> Vec<Verdict> {
     let silent_zones: BTreeSet<&Zone> = observations
         .executors
         .values()
-        .filter(|e| e.gone == 0 && silence(e) >= SILENT_AFTER)
+        .filter(|e| e.gone == 0 && silence(e) >= SILENT_TOGETHER)
         .map(|e| &e.zone)
         .collect();
 
