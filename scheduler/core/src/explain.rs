@@ -2,49 +2,59 @@
 
 use crate::plan::{Hints, feasible};
 use crate::queue::Shape;
-use crate::state::{Job, State};
+use crate::state::{Executor, Job, State};
 use outlive_schemas::id::JobId;
 use outlive_schemas::limits;
 use outlive_schemas::time::Timestamp;
 use outlive_schemas::view::{Refusal, Status, Why};
 
 pub fn why(state: &State, hints: &Hints, id: JobId, job: &Job, now: Timestamp) -> Why {
-    let reasons = if job.is_queued() { refusals(state, hints, job) } else { Vec::new() };
-    Why { status: job.status, summary: summary(state, id, job, &reasons, now), reasons }
+    let mut reasons = if job.is_queued() { refusals(state, hints, job) } else { Vec::new() };
+    let summary = summary(state, id, job, reasons.len(), now);
+    let lost = state.executors.values().filter(|e| !e.is_alive() && job.is_queued()).map(|e| refusal(e, LOST.into()));
+    reasons.extend(lost.take(limits::WHY_REASONS_MAX.saturating_sub(reasons.len())));
+    reasons.truncate(limits::WHY_REASONS_MAX);
+    Why { status: job.status, summary, reasons }
 }
 
+const LOST: &str = "it is lost";
+
+/// What each live executor has against the job.
 fn refusals(state: &State, hints: &Hints, job: &Job) -> Vec<Refusal> {
     let shape = Shape::of(&job.spec);
-    let refused = state.executors.iter().filter_map(|(id, e)| {
-        let because = if !e.is_alive() {
-            "it is lost".to_owned()
-        } else if hints.avoid.contains(id) {
+    let refused = state.executors.iter().filter(|(_, e)| e.is_alive()).filter_map(|(id, e)| {
+        let because = if hints.avoid.contains(id) {
             "it is silent, degraded or going".to_owned()
         } else {
             feasible::fits(&shape, &e.registration, &e.free()).err()?.to_string()
         };
-        Some(Refusal {
-            executor: e.registration.name.clone(),
-            zone: e.registration.zone.clone(),
-            refused_because: because,
-        })
+        Some(refusal(e, because))
     });
-    refused.take(limits::WHY_REASONS_MAX).collect()
+    refused.collect()
 }
 
-fn summary(state: &State, id: JobId, job: &Job, reasons: &[Refusal], now: Timestamp) -> String {
+fn refusal(executor: &Executor, because: String) -> Refusal {
+    Refusal {
+        executor: executor.registration.name.clone(),
+        zone: executor.registration.zone.clone(),
+        refused_because: because,
+    }
+}
+
+/// `refused`: how many of the live executors cannot take it.
+fn summary(state: &State, id: JobId, job: &Job, refused: usize, now: Timestamp) -> String {
     let host = || match &job.last_host {
         Some((name, zone)) => format!("{name} in zone {zone}"),
         None => "no executor".to_owned(),
     };
     let because = job.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
     match job.status {
-        Status::Pending | Status::Restarting if job.ready_at > now => {
+        Status::Pending if job.ready_at > now => format!("it is tried at {}", job.ready_at),
+        Status::Restarting if job.ready_at > now => {
             format!("attempt {} ended{because}; the next is tried at {}", job.attempt, job.ready_at)
         }
         Status::Pending | Status::Restarting => {
             let alive = state.executors.values().filter(|e| e.is_alive()).count();
-            let refused = reasons.iter().filter(|r| r.refused_because != "it is lost").count();
             match (alive, alive.saturating_sub(refused)) {
                 (0, _) => "it waits for an executor: none is there".to_owned(),
                 (_, 0) => format!("it waits for room: none of the {alive} executors can take it"),
