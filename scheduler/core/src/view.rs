@@ -72,11 +72,18 @@ pub fn list(state: &State, namespace: &Namespace, request: &ListRequest) -> Resu
         }
         last = Some(*id);
         if let Some(job) = state.jobs.get(id).filter(|job| matches(job, *id, request)) {
-            bytes += 600 + job.result.as_ref().map_or(0, |r| r.0.len() * 4 / 3);
+            bytes += size(job);
             found.jobs.push(self::job(*id, job));
         }
     }
     Ok(found)
+}
+
+/// What a job takes of a reply, roughly.
+fn size(job: &Job) -> usize {
+    let result = job.result.as_ref().map_or(0, |r| r.0.len() * 4 / 3);
+    let labels = job.spec.labels.iter().map(|(k, v)| k.len() + v.len() + 8).sum::<usize>();
+    700 + result + labels + job.reason.as_ref().map_or(0, |r| r.len())
 }
 
 fn matches(job: &Job, id: JobId, request: &ListRequest) -> bool {
