@@ -29,10 +29,7 @@ const LOST_EXECUTORS_SHOWN: usize = 1_000;
 pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(), FoldError> {
     let at = envelope.at;
     let applied = match &envelope.event {
-        Event::TermStarted(e) => {
-            state.term = Some((e.clone(), at));
-            Ok(())
-        }
+        Event::TermStarted(e) => term_started(state, at, e),
         Event::ExecutorJoined(e) => executor_joined(state, at, e),
         Event::ExecutorLost(e) => executor_lost(state, e),
         Event::JobSubmitted(e) => job_submitted(state, seq, at, e),
@@ -76,6 +73,14 @@ fn same_attempt(job: &Job, attempt: Attempt) -> Applied {
     if job.attempt == attempt && job.placement.is_some() { Ok(()) } else { Err("the attempt is not the current one") }
 }
 
+fn term_started(state: &mut State, at: Timestamp, e: &event::TermStarted) -> Applied {
+    if state.term.as_ref().is_some_and(|(newest, _)| newest.term > e.term) {
+        return Err("its term is below one that was there before");
+    }
+    state.term = Some((e.clone(), at));
+    Ok(())
+}
+
 fn executor_joined(state: &mut State, at: Timestamp, registration: &Registration) -> Applied {
     // A lost namesake has been shown for long enough once it is back.
     state.executors.retain(|_, e| e.is_alive() || !e.attempts.is_empty() || e.registration.name != registration.name);
@@ -84,6 +89,7 @@ fn executor_joined(state: &mut State, at: Timestamp, registration: &Registration
         joined_at: at,
         lost: None,
         allocated: Default::default(),
+        digest: Default::default(),
         attempts: Default::default(),
     };
     match state.executors.insert(registration.id, fresh) {
@@ -170,6 +176,7 @@ fn job_placed(state: &mut State, seq: Sequence, e: &event::JobPlaced) -> Applied
         job.attempt_started_at = None;
         executor.allocated += job.need();
         executor.attempts.insert(e.job);
+        executor.digest.add(e.job, e.attempt);
         Ok(())
     })
 }
@@ -193,8 +200,10 @@ fn change_placed(
 fn attempt_started(job: &mut Job, e: &event::AttemptStarted) -> Applied {
     same_attempt(job, e.attempt)?;
     if job.status == Status::Starting {
+        // How the attempt before it ended has been told by then.
         job.status = Status::Running;
         job.reason = None;
+        job.exit_code = None;
     }
     started(job, e.started_at);
     Ok(())
@@ -221,11 +230,16 @@ fn release(state: &mut State, id: JobId) {
     let Some(job) = state.jobs.get_mut(&id) else { return };
     let Some(placed) = job.placement.take() else { return };
     let need = job.need();
-    if let Some(executor) = state.executors.get_mut(&placed.executor) {
-        executor.allocated -= need;
-        executor.attempts.remove(&id);
-        if executor.attempts.is_empty() {
-            state.index.to_evict.remove(&placed.executor);
+    let Some(executor) = state.executors.get_mut(&placed.executor) else { return };
+    executor.allocated -= need;
+    executor.digest.remove(id, job.attempt);
+    executor.attempts.remove(&id);
+    if executor.attempts.is_empty() && !executor.is_alive() {
+        state.index.to_evict.remove(&placed.executor);
+        // One that came back under its name before its jobs were taken off it need not be shown as lost any longer.
+        let name = executor.registration.name.clone();
+        if state.alive_named(&name).is_some() {
+            state.executors.remove(&placed.executor);
         }
     }
 }
@@ -280,6 +294,7 @@ fn job_finished(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobF
         job.finished_at = Some(at);
         Ok(())
     })?;
+    state.index.held_bytes += e.result.as_ref().map_or(0, |r| r.0.len()) as u64;
     // Only now: what the attempt was restored from is part of how a recovery reads.
     release(state, e.job);
     if let Some(job) = state.jobs.get(&e.job) {

@@ -14,6 +14,7 @@ use outlive_schemas::id::{
     Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, JobName, JobRef, JobVersion, Namespace, Sequence, Zone,
 };
 use outlive_schemas::job::JobSpec;
+use outlive_schemas::message::AttemptDigest;
 use outlive_schemas::payload::Payload;
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::Status;
@@ -128,6 +129,8 @@ pub struct Executor {
     pub allocated: Capacity,
     /// Jobs whose newest attempt holds room here.
     pub attempts: BTreeSet<JobId>,
+    /// Of these attempts, kept one by one: executors say four times a second which they hold.
+    pub digest: AttemptDigest,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,13 +181,15 @@ impl Job {
 /// The size of a specification's variable parts, without its input.
 fn spec_bytes(spec: &JobSpec) -> usize {
     use outlive_schemas::job::Driver;
-    match &spec.driver {
-        Driver::Process(p) => {
-            p.command.iter().map(String::len).sum::<usize>()
-                + p.env.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>()
+    let labels = spec.labels.iter().chain(&spec.placement.labels).map(|(k, v)| k.len() + v.len()).sum::<usize>();
+    labels
+        + match &spec.driver {
+            Driver::Process(p) => {
+                p.command.iter().map(String::len).sum::<usize>()
+                    + p.env.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>()
+            }
+            Driver::Noop(_) => 0,
         }
-        Driver::Noop(_) => 0,
-    }
 }
 
 impl Executor {
@@ -285,10 +290,12 @@ impl Index {
         if let Some(request_id) = &job.request_id {
             self.by_request.entry((job.namespace.clone(), request_id.clone())).or_default().push(id);
         }
+        self.held_bytes += job.held_bytes();
         self.enter_status(id, job);
     }
 
     pub fn leave(&mut self, id: JobId, job: &Job) {
+        self.held_bytes -= job.held_bytes();
         self.leave_status(id, job);
         if let Some(ids) = self.by_namespace.get_mut(&job.namespace) {
             ids.remove(&id);
@@ -324,7 +331,6 @@ impl Index {
     /// The part of [`Index::enter`] that depends on where the job is in its life.
     pub fn enter_status(&mut self, id: JobId, job: &Job) {
         *self.counts.entry(job.status).or_default() += 1;
-        self.held_bytes += job.held_bytes();
         if job.is_queued() {
             self.queue.insert(job.turn(), Shape::of(&job.spec), job.ready_at, id);
         }
@@ -340,7 +346,6 @@ impl Index {
                 self.counts.remove(&job.status);
             }
         }
-        self.held_bytes -= job.held_bytes();
         if job.is_queued() {
             self.queue.remove(job.turn(), Shape::of(&job.spec), job.ready_at, id);
         }
