@@ -220,3 +220,36 @@ fn a_batch_knows_its_size() {
     batch.clear();
     assert_eq!(batch, Batch::default());
 }
+
+/// What the committed fixture holds: sealed once with [`log_key`], and never again.
+fn golden_events() -> Vec<Envelope> {
+    let barrier = Event::TermStarted(TermStarted {
+        term: Term(3),
+        scheduler: "scheduler-a".parse().expect("a name"),
+        zone: "a".parse().expect("a name"),
+        version: "0.1.0".into(),
+    });
+    let barrier = Envelope { at: Timestamp(1_767_225_600_123), by: Some("somebody".into()), event: barrier };
+    std::iter::once(barrier).chain((1..4).map(started)).collect()
+}
+
+#[test]
+fn a_commit_that_was_ever_written_can_be_read() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/commit-1.bin");
+    if !file.exists() && std::env::var("OUTLIVE_GOLDEN_NEW").is_ok_and(|new| new == "1") {
+        std::fs::write(&file, sealed(&golden_events()).body).expect("a new golden file");
+    }
+    let body = std::fs::read(&file).unwrap_or_else(|error| {
+        panic!(
+            "{}: {error}. Take the file from the history; only for a NEW format that was never released, write it by \
+             running this test with OUTLIVE_GOLDEN_NEW=1",
+            file.display()
+        )
+    });
+    let commit = open(&body).expect("what was written once can be read for ever");
+    let previous = ChainHash([9; 32]);
+    let (expected, term, key) = (Sequence(4), Term(3), log_key().id());
+    assert_eq!(commit.header, FrameHeader { format: 1, shard: 0, expected, term, key, previous, events: 4 });
+    assert_eq!(commit.events, golden_events());
+    assert_eq!(commit.chain.to_string(), "5cb474b0224a732abf17016b8f253afa3adc510f67c37033fa818b6381248d2f");
+}

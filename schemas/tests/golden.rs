@@ -1,0 +1,329 @@
+//! The frozen bytes of every version of every event: what a log written by any released version holds.
+//!
+//! Each file in `golden/` is a MessagePack array of envelopes of one tag (`job_placed/1` is in `job_placed-1.msgpack`).
+//! A file that exists is never written again: a test that fails here says that old logs can no longer be read, and
+//! the shape, not the file, is what has to be put right. A new shape gets a new version and so a new file.
+
+use bytes::Bytes;
+use outlive_schemas::checkpoint::{BlobName, Taken};
+use outlive_schemas::codec::{pack, unpack};
+use outlive_schemas::command::{LossReason, Stop};
+use outlive_schemas::event::*;
+use outlive_schemas::executor::{Capacity, DriverKind, Registration};
+use outlive_schemas::id::*;
+use outlive_schemas::job::*;
+use outlive_schemas::payload::Payload;
+use outlive_schemas::size::ByteSize;
+use outlive_schemas::time::{Millis, Timestamp};
+use outlive_schemas::view::Status;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Set to 1, it writes the files that are missing, and only these.
+const NEW: &str = "OUTLIVE_GOLDEN_NEW";
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
+}
+
+fn file_of(tag: &str) -> PathBuf {
+    golden().join(format!("{}.msgpack", tag.replace('/', "-")))
+}
+
+fn job() -> JobId {
+    JobId(Uuid::from_u128(0x0197_f3c8_0000_7000_8000_0000_0000_0001))
+}
+
+fn executor() -> ExecutorId {
+    ExecutorId(Uuid::from_u128(0x0197_f3c8_0000_7000_8000_0000_0000_00e1))
+}
+
+fn zone(name: &str) -> Zone {
+    name.parse().expect("a zone")
+}
+
+fn labels() -> Labels {
+    [("disk", "ssd"), ("größe", "µ")].into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+const AT: Timestamp = Timestamp(1_767_225_600_123);
+/// The number of each kind that takes the most bytes.
+const LATEST: Timestamp = Timestamp(u64::MAX);
+
+fn taken() -> Taken {
+    Taken {
+        manifest: BlobName(std::array::from_fn(|i| i as u8 * 8)),
+        size_bytes: 200_000_000,
+        uploaded_bytes: 70_000,
+        files: 2_000,
+        duration_ms: 300,
+        pause_ms: 2,
+    }
+}
+
+/// A specification in which nothing is left to its default.
+fn full_spec() -> JobSpec {
+    JobSpec {
+        name: Some("counter".parse().expect("a name")),
+        kind: JobKind::Service,
+        driver: Driver::Process(ProcessSpec {
+            command: vec!["sh".to_owned(), "-c".to_owned(), "echo …".to_owned()],
+            env: BTreeMap::from([("KEY".to_owned(), "value".to_owned())]),
+        }),
+        input: Some(Payload(Bytes::from_static(b"\xff\x00text"))),
+        resources: Resources { cpu_millis: 2_500, memory: ByteSize::mib(70_000) },
+        placement: Placement { zones: vec![zone("a"), zone("b")], labels: labels() },
+        checkpoint: CheckpointPolicy {
+            interval: Millis::secs(10),
+            min_pause: Millis::ZERO,
+            timeout: Millis::minutes(1),
+            retain: 7,
+            quiesce: Quiesce::None,
+        },
+        restart: Restart {
+            max_attempts: Some(Some(9)),
+            initial_backoff: Millis(250),
+            max_backoff: Millis::minutes(2),
+            multiplier: Factor(2_000),
+            jitter: Factor(0),
+            reset_after: Millis::secs(1),
+        },
+        timeout: Some(Millis::minutes(60)),
+        exclusive: true,
+        labels: labels(),
+    }
+}
+
+/// What a specification with nothing but its driver has always meant. Written out, because defaults are left out of
+/// the log: changing one would change the jobs in every log there is.
+fn bare_spec() -> JobSpec {
+    JobSpec {
+        name: None,
+        kind: JobKind::Batch,
+        driver: Driver::Noop(NoopSpec {}),
+        input: None,
+        resources: Resources { cpu_millis: 100, memory: ByteSize(67_108_864) },
+        placement: Placement { zones: Vec::new(), labels: Labels::new() },
+        checkpoint: CheckpointPolicy {
+            interval: Millis(60_000),
+            min_pause: Millis(5_000),
+            timeout: Millis(600_000),
+            retain: 3,
+            quiesce: Quiesce::Freeze,
+        },
+        restart: Restart {
+            max_attempts: None,
+            initial_backoff: Millis(1_000),
+            max_backoff: Millis(60_000),
+            multiplier: Factor(1_500),
+            jitter: Factor(100),
+            reset_after: Millis(600_000),
+        },
+        timeout: None,
+        exclusive: false,
+        labels: Labels::new(),
+    }
+}
+
+/// `max_attempts: null` is not the same as none given.
+fn endless_spec() -> JobSpec {
+    JobSpec { restart: Restart { max_attempts: Some(None), ..bare_spec().restart }, ..bare_spec() }
+}
+
+fn submitted(request_id: Option<&str>, spec: JobSpec) -> Event {
+    let namespace = "default".parse().expect("a namespace");
+    Event::JobSubmitted(JobSubmitted {
+        job: job(),
+        namespace,
+        request_id: request_id.map(Into::into),
+        spec: Arc::new(spec),
+    })
+}
+
+fn restarting(cause: Cause, exit_code: Option<i32>) -> Event {
+    Event::JobRestarting(JobRestarting {
+        job: job(),
+        attempt: Attempt(2),
+        cause,
+        reason: "exit code 1".into(),
+        exit_code,
+        failures: 3,
+        lost_at: AT,
+        next_try_at: Timestamp(AT.0 + 2_250),
+    })
+}
+
+fn finished(status: Status) -> JobFinished {
+    JobFinished {
+        job: job(),
+        attempt: Attempt(0),
+        status,
+        reason: None,
+        exit_code: None,
+        started_at: None,
+        result: None,
+    }
+}
+
+/// Every tag with events that between them use every field, every absence and every nested variant.
+fn expected() -> BTreeMap<&'static str, Vec<Event>> {
+    let lost = |reason| Event::ExecutorLost(ExecutorLost { executor: executor(), reason, last_seen: AT });
+    let cancel = |how| Event::CancelRequested(CancelRequested { job: job(), attempt: Attempt(1), how });
+    let placed = |restore| {
+        Event::JobPlaced(JobPlaced {
+            job: job(),
+            attempt: Attempt(u32::MAX),
+            executor: executor(),
+            name: "executor-a-1".parse().expect("a name"),
+            zone: zone("a"),
+            restore,
+        })
+    };
+    let joined = Registration {
+        id: executor(),
+        name: "executor-a-1".parse().expect("a name"),
+        zone: zone("a"),
+        host: "host.example".to_owned(),
+        capacity: Capacity { cpu_millis: 8_000, memory_bytes: 64 << 30, slots: 4_096 },
+        labels: labels(),
+        drivers: vec![DriverKind::Process, DriverKind::Noop],
+        version: "0.1.0".to_owned(),
+    };
+    let bare = Registration { labels: Labels::new(), drivers: Vec::new(), ..joined.clone() };
+    let ended = JobFinished {
+        attempt: Attempt(2),
+        reason: Some("done".into()),
+        exit_code: Some(-1),
+        started_at: Some(AT),
+        result: Some(Payload::from("grüß")),
+        ..finished(Status::Succeeded)
+    };
+    let started = TermStarted {
+        term: Term(u64::MAX),
+        scheduler: "scheduler-a".parse().expect("a name"),
+        zone: zone("a"),
+        version: "0.1.0".into(),
+    };
+    let attempt = AttemptStarted { job: job(), attempt: Attempt(1), started_at: LATEST };
+    let number = CheckpointNumber(11);
+    BTreeMap::from([
+        ("term_started/1", vec![Event::TermStarted(started)]),
+        ("executor_joined/1", vec![Event::ExecutorJoined(joined), Event::ExecutorJoined(bare)]),
+        ("executor_lost/1", vec![lost(LossReason::ProcessGone), lost(LossReason::Silent), lost(LossReason::Left)]),
+        (
+            "job_submitted/1",
+            vec![
+                submitted(Some("request 1"), full_spec()),
+                submitted(None, bare_spec()),
+                submitted(None, endless_spec()),
+            ],
+        ),
+        ("job_placed/1", vec![placed(Some(number)), placed(None)]),
+        ("attempt_started/1", vec![Event::AttemptStarted(attempt)]),
+        (
+            "job_restarting/1",
+            Cause::ALL
+                .map(|cause| restarting(cause, None))
+                .into_iter()
+                .chain([restarting(Cause::ProcessExit, Some(137))])
+                .collect(),
+        ),
+        ("cancel_requested/1", vec![cancel(Stop::Graceful { grace: Millis::secs(10) }), cancel(Stop::Kill)]),
+        (
+            "job_finished/1",
+            Status::ALL
+                .map(|status| Event::JobFinished(finished(status)))
+                .into_iter()
+                .chain([Event::JobFinished(ended)])
+                .collect(),
+        ),
+        (
+            "job_deleted/1",
+            [Some("request 2".into()), None]
+                .map(|request_id| Event::JobDeleted(JobDeleted { job: job(), request_id }))
+                .into(),
+        ),
+        (
+            "checkpoint_completed/1",
+            vec![Event::CheckpointCompleted(CheckpointCompleted {
+                job: job(),
+                attempt: Attempt(1),
+                number,
+                taken: taken(),
+            })],
+        ),
+        (
+            "checkpoint_failed/1",
+            vec![Event::CheckpointFailed(CheckpointFailed {
+                job: job(),
+                attempt: Attempt(1),
+                reason: "disk full".into(),
+            })],
+        ),
+        (
+            "checkpoint_unreadable/1",
+            vec![Event::CheckpointUnreadable(CheckpointUnreadable {
+                job: job(),
+                attempt: Attempt(3),
+                number,
+                reason: "a chunk is missing".into(),
+            })],
+        ),
+    ])
+}
+
+/// The first of them with somebody who asked, the others without.
+fn envelopes(events: Vec<Event>) -> Vec<Envelope> {
+    let by = |i| (i == 0).then(|| "somebody".into());
+    events.into_iter().enumerate().map(|(i, event)| Envelope { at: AT, by: by(i), event }).collect()
+}
+
+/// Every tag that can be decoded, as serde itself lists them.
+fn known_tags() -> BTreeSet<String> {
+    let refused = rmp_serde::from_slice::<Event>(&pack(&BTreeMap::from([("no such tag", 0)]))).expect_err("unknown");
+    let refused = refused.to_string();
+    let (_, listed) = refused.split_once("expected one of ").expect("serde lists the variants");
+    listed.split(", ").map(|tag| tag.trim_matches('`').to_owned()).collect()
+}
+
+#[test]
+fn every_tag_has_its_expected_events() {
+    let covered: BTreeSet<String> = expected().keys().map(|tag| (*tag).to_owned()).collect();
+    assert_eq!(covered, known_tags(), "add the events of a new version to `expected`; never take an old one out");
+    for (tag, events) in expected() {
+        for event in events {
+            assert_eq!(tag.split_once('/').expect("a version").0, event.type_name());
+        }
+    }
+}
+
+#[test]
+fn every_version_is_read_and_written_as_it_ever_was() {
+    for (tag, events) in expected() {
+        let (file, expected) = (file_of(tag), envelopes(events));
+        if !file.exists() && std::env::var(NEW).is_ok_and(|new| new == "1") {
+            std::fs::write(&file, pack(&expected)).expect("a new golden file");
+        }
+        let bytes = std::fs::read(&file).unwrap_or_else(|error| {
+            panic!(
+                "{}: {error}. If {tag} is a NEW version that was never released, write its file by running this test \
+                 with {NEW}=1, and commit it; otherwise take the file from the history",
+                file.display()
+            )
+        });
+        let read: Vec<Envelope> = unpack("golden envelopes", &bytes).unwrap_or_else(|error| panic!("{tag}: {error:?}"));
+        assert_eq!(read, expected, "{tag} is read as something else than it was");
+        assert!(pack(&expected) == bytes, "{tag} is written differently: give the new shape a new version");
+    }
+}
+
+#[test]
+fn no_file_is_left_over() {
+    let wanted: BTreeSet<PathBuf> = expected().keys().map(|tag| file_of(tag)).collect();
+    let found: BTreeSet<PathBuf> =
+        std::fs::read_dir(golden()).expect("the golden files").map(|entry| entry.expect("an entry").path()).collect();
+    let left: Vec<_> = found.difference(&wanted).collect();
+    assert!(left.is_empty(), "logs may still hold these, and nothing checks them any more: {left:?}");
+}
