@@ -1,0 +1,75 @@
+//! What a scheduler is told at its start.
+
+use outlive_schemas::id::{SchedulerName, Zone};
+use outlive_store::etcd::EtcdConfig;
+use outlive_store::keyring::KeysConfig;
+use outlive_store::nats::NatsConfig;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+#[derive(Clone, Debug)]
+pub struct SchedulerConfig {
+    pub cluster: String,
+    pub name: SchedulerName,
+    pub zone: Zone,
+    pub nats: NatsConfig,
+    pub etcd: EtcdConfig,
+    pub keys: KeysConfig,
+    pub log: LogConfig,
+    pub blobs: BlobsConfig,
+    /// Where `/metrics`, `/livez` and `/readyz` are served; nowhere where there is none.
+    pub listen: Option<SocketAddr>,
+}
+
+/// The `[log]` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// Of every stream that Outlive makes.
+    pub replicas: usize,
+    /// The log takes no more beyond this.
+    pub max_bytes: u64,
+    pub witness: WitnessMode,
+    /// Events after which a new image is written.
+    pub image_every_events: u64,
+    /// Events that stay in the log below the oldest image, so that jobs' histories can be read.
+    pub history_events: u64,
+}
+
+/// How often the head of the log is witnessed in etcd.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WitnessMode {
+    /// At most every 200 ms, and as leadership is given up.
+    #[default]
+    Interval,
+    /// Before anything that a commit holds is acted on. Costs one write to etcd per commit.
+    EveryCommit,
+}
+
+/// The `[blobs]` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BlobsConfig {
+    pub max_bytes: u64,
+    /// What jobs' logs may take in all; the oldest go first.
+    pub job_logs_max_bytes: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig {
+            replicas: 1,
+            max_bytes: 64 << 30,
+            witness: WitnessMode::default(),
+            image_every_events: 100_000,
+            history_events: 10_000_000,
+        }
+    }
+}
+
+impl Default for BlobsConfig {
+    fn default() -> Self {
+        BlobsConfig { max_bytes: 256 << 30, job_logs_max_bytes: 4 << 30 }
+    }
+}

@@ -1,0 +1,237 @@
+//! The log, or an image and the log's tail → state. What a standby does all day, and a leader before it leads.
+//!
+//! Bulk replay runs in three stages at once: one reads, one opens, one folds.
+
+use crate::error::ReplayError;
+use crate::stores::{EMPTY, Stores};
+use futures::StreamExt as _;
+use outlive_core::fold::fold;
+use outlive_core::state::State;
+use outlive_schemas::codec;
+use outlive_schemas::id::Sequence;
+use outlive_store::frame::{ChainHash, Commit, FrameOpener};
+use outlive_store::log::{ReadError, Stored};
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Bytes of commits asked for at once.
+const READ_BYTES: usize = 8 << 20;
+/// Chunks between two stages of a replay.
+const STAGES_QUEUE: usize = 2;
+/// Positions whose chain hash is remembered, to be held against the witness. The witness lags by 200 ms at most
+/// while a leader lives, which is a few hundred commits.
+const CHAINS_REMEMBERED: usize = 4_096;
+/// How often the log is read although no tail message asked for it.
+const POLL: Duration = Duration::from_millis(1_000);
+
+/// A state, and where in the log it stands.
+pub struct Follower {
+    stores: Stores,
+    opener: Option<FrameOpener>,
+    pub state: State,
+    pub seq: Sequence,
+    pub chain: ChainHash,
+    chains: VecDeque<(Sequence, ChainHash)>,
+    /// Events folded since the image it began from.
+    pub events_since_image: u64,
+    pub events: u64,
+}
+
+impl Follower {
+    /// Begins at the newest image that can be read, or at the log's beginning.
+    pub async fn begin(stores: &Stores) -> Result<Follower, ReplayError> {
+        let keys = stores.keys.log_keys().await.map_err(ReplayError::Key)?;
+        let mut follower = Follower {
+            stores: stores.clone(),
+            opener: Some(FrameOpener::new(&keys)),
+            state: State::default(),
+            seq: EMPTY,
+            chain: ChainHash::default(),
+            chains: VecDeque::new(),
+            events_since_image: 0,
+            events: 0,
+        };
+        for head in stores.images.list().await.map_err(ReplayError::Images)? {
+            match stores.images.load(&head).await {
+                Ok(content) => match codec::unpack::<State>("an image of the state", &content) {
+                    Ok(mut state) => {
+                        state.rebuild_index();
+                        follower.state = state;
+                        (follower.seq, follower.chain) = (head.seq, ChainHash(head.chain));
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::warn!(seq = %head.seq, %error, "an image is another version's; trying an older one")
+                    }
+                },
+                Err(error) => tracing::warn!(seq = %head.seq, %error, "an image cannot be read; trying an older one"),
+            }
+        }
+        let extent = stores.log.extent().await.map_err(ReplayError::Read)?;
+        if extent.first > follower.seq.next() {
+            return Err(ReplayError::NothingToBeginWith { first: extent.first });
+        }
+        Ok(follower)
+    }
+
+    /// The chain's hash right after a position, if it is remembered.
+    pub fn chain_at(&self, seq: Sequence) -> Option<ChainHash> {
+        self.chains.iter().rev().find(|(at, _)| *at == seq).map(|(_, chain)| *chain)
+    }
+
+    /// Reads on until a replica has no more. Another replica may have.
+    pub async fn catch_up(&mut self) -> Result<(), ReplayError> {
+        let first = self.read().await?;
+        if first.is_empty() {
+            return Ok(());
+        }
+        let (to_open, mut opened_from) = mpsc::channel::<Vec<Stored>>(STAGES_QUEUE);
+        let (to_fold, fold_from) = mpsc::channel::<Result<Vec<Commit>, ReplayError>>(STAGES_QUEUE);
+        let log = self.stores.log.clone();
+        let reading = async move {
+            let mut chunk = first;
+            loop {
+                let next = chunk.last().map_or(EMPTY, |stored| stored.seq).next();
+                // Whoever opens has failed, and says why.
+                if to_open.send(chunk).await.is_err() {
+                    return Ok(());
+                }
+                chunk = log.read(next, READ_BYTES).await.map_err(ReplayError::Read)?;
+                if chunk.is_empty() {
+                    return Ok(());
+                }
+            }
+        };
+        let mut opener = self.opener.take().expect("an opener is put back after each use");
+        let (mut seq, mut chain) = (self.seq, self.chain);
+        let opening = tokio::task::spawn_blocking(move || {
+            while let Some(chunk) = opened_from.blocking_recv() {
+                let opened = open(&mut opener, chunk, &mut seq, &mut chain);
+                let failed = opened.is_err();
+                if to_fold.blocking_send(opened).is_err() || failed {
+                    break;
+                }
+            }
+            opener
+        });
+        let state = std::mem::take(&mut self.state);
+        let folding = tokio::task::spawn_blocking(move || fold_all(state, fold_from));
+        let (read, opener, folded) = tokio::join!(reading, opening, folding);
+        self.opener = Some(opener.expect("opening commits does not panic"));
+        let (state, progress, result) = folded.expect("folding events does not panic");
+        self.state = state;
+        for (seq, chain, events) in progress {
+            self.note(seq, chain, events);
+        }
+        result.and(read)
+    }
+
+    async fn read(&self) -> Result<Vec<Stored>, ReplayError> {
+        self.stores.log.read(self.seq.next(), READ_BYTES).await.map_err(ReplayError::Read)
+    }
+
+    /// Takes one commit in that follows directly.
+    fn apply(&mut self, stored: Stored) -> Result<(), ReplayError> {
+        let opener = self.opener.as_mut().expect("an opener is put back after each use");
+        let commits = open(opener, vec![stored], &mut self.seq.clone(), &mut self.chain.clone())?;
+        for commit in commits {
+            let seq = commit.header.expected.next();
+            for envelope in &commit.events {
+                fold(&mut self.state, seq, envelope).map_err(ReplayError::Fold)?;
+            }
+            self.note(seq, commit.chain, commit.events.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, seq: Sequence, chain: ChainHash, events: u64) {
+        (self.seq, self.chain) = (seq, chain);
+        self.events += events;
+        self.events_since_image += events;
+        self.chains.push_back((seq, chain));
+        if self.chains.len() > CHAINS_REMEMBERED {
+            self.chains.pop_front();
+        }
+    }
+
+    /// Follows the log until `until` is ready. What the tail leaves out is read.
+    pub async fn follow<T>(&mut self, until: impl Future<Output = T>) -> Result<T, ReplayError> {
+        tokio::pin!(until);
+        loop {
+            let mut tail = self.stores.log.tail().await.map_err(ReplayError::Read)?;
+            self.catch_up_patiently().await?;
+            let mut poll = tokio::time::interval(POLL);
+            poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    done = &mut until => return Ok(done),
+                    stored = tail.next() => match stored {
+                        Some(stored) if stored.seq == self.seq.next() => self.apply(stored)?,
+                        Some(stored) if stored.seq <= self.seq => {}
+                        Some(_) => self.catch_up_patiently().await?,
+                        None => break,
+                    },
+                    _ = poll.tick() => self.catch_up_patiently().await?,
+                }
+            }
+        }
+    }
+
+    /// As [`Follower::catch_up`]; a log out of reach is no reason to give up following it.
+    async fn catch_up_patiently(&mut self) -> Result<(), ReplayError> {
+        match self.catch_up().await {
+            Err(ReplayError::Read(ReadError::Unavailable { reason })) => {
+                tracing::warn!(%reason, "the log is out of reach; trying again");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Takes the commit in that this scheduler has just appended itself.
+    pub fn appended(&mut self, stored: Stored) -> Result<(), ReplayError> {
+        self.apply(stored)
+    }
+}
+
+fn open(
+    opener: &mut FrameOpener,
+    chunk: Vec<Stored>,
+    seq: &mut Sequence,
+    chain: &mut ChainHash,
+) -> Result<Vec<Commit>, ReplayError> {
+    let mut commits = Vec::with_capacity(chunk.len());
+    for stored in chunk {
+        let commit =
+            opener.open(&stored.body, *seq, *chain).map_err(|source| ReplayError::Frame { seq: stored.seq, source })?;
+        (*seq, *chain) = (stored.seq, commit.chain);
+        commits.push(commit);
+    }
+    Ok(commits)
+}
+
+type Progress = Vec<(Sequence, ChainHash, u64)>;
+
+fn fold_all(
+    mut state: State,
+    mut from: mpsc::Receiver<Result<Vec<Commit>, ReplayError>>,
+) -> (State, Progress, Result<(), ReplayError>) {
+    let mut progress = Progress::new();
+    while let Some(opened) = from.blocking_recv() {
+        let commits = match opened {
+            Ok(commits) => commits,
+            Err(error) => return (state, progress, Err(error)),
+        };
+        for commit in commits {
+            let seq = commit.header.expected.next();
+            for envelope in &commit.events {
+                if let Err(error) = fold(&mut state, seq, envelope) {
+                    return (state, progress, Err(ReplayError::Fold(error)));
+                }
+            }
+            progress.push((seq, commit.chain, commit.events.len() as u64));
+        }
+    }
+    (state, progress, Ok(()))
+}

@@ -1,0 +1,115 @@
+//! Saves the folded state now and then, so that replay begins there, and lets go of the log below.
+//!
+//! It folds a state of its own, from the newest image on, and so needs nothing of the leader or the follower beside
+//! it. Where there is a standby, a standby does it; a scheduler that is alone does it itself.
+
+use crate::config::LogConfig;
+use crate::error::ReplayError;
+use crate::follower::Follower;
+use crate::stores::Stores;
+use outlive_core::invariant;
+use outlive_schemas::codec;
+use outlive_schemas::id::{SchedulerName, Sequence};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How often it looks whether an image is due.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// Images kept: should the newest turn out unreadable, the ones before it serve.
+const IMAGES_KEPT: usize = 3;
+
+pub struct Imager {
+    pub stores: Stores,
+    pub config: LogConfig,
+    pub name: SchedulerName,
+    /// Whether this scheduler leads at present.
+    pub leading: Arc<AtomicBool>,
+}
+
+impl Imager {
+    /// Runs for as long as the scheduler does.
+    pub async fn run(self) {
+        // Commits hold up to thousands of events, so their number only says when to look closer.
+        let mut looked_at = Sequence(0);
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if !self.is_ours().await {
+                continue;
+            }
+            match self.write_if_due(&mut looked_at).await {
+                Ok(Some(seq)) => tracing::info!(%seq, "an image was written"),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(error = %chain_of(&error), "no image could be written; trying again later")
+                }
+            }
+        }
+    }
+
+    /// One scheduler writes: the first by name among those that do not lead, or the leader if it is alone.
+    async fn is_ours(&self) -> bool {
+        let leader = self.stores.leadership.reign().await.ok().flatten().map(|reign| reign.holder.scheduler);
+        let Ok(present) = self.stores.registry.list_schedulers().await else { return false };
+        let standbys = present.into_iter().map(|(name, _)| name).filter(|name| Some(name) != leader.as_ref());
+        match standbys.min() {
+            Some(first) => first == self.name,
+            None => self.leading.load(Ordering::Relaxed),
+        }
+    }
+
+    async fn write_if_due(&self, looked_at: &mut Sequence) -> Result<Option<Sequence>, ReplayError> {
+        let last = self.stores.log.extent().await.map_err(ReplayError::Read)?.last;
+        if last <= *looked_at {
+            return Ok(None);
+        }
+        let mut follower = Follower::begin(&self.stores).await?;
+        follower.catch_up().await?;
+        *looked_at = follower.seq;
+        if follower.events_since_image < self.config.image_every_events {
+            return Ok(None);
+        }
+        self.write(follower).await.map(Some)
+    }
+
+    async fn write(&self, follower: Follower) -> Result<Sequence, ReplayError> {
+        let (seq, chain, events) = (follower.seq, follower.chain, follower.events_since_image);
+        let packed = tokio::task::spawn_blocking(move || {
+            // An image of a state that is wrong would hide the fault for ever.
+            invariant::check(&follower.state).map(|()| codec::pack(&follower.state))
+        });
+        let content = match packed.await.expect("packing a state does not panic") {
+            Ok(content) => content,
+            Err(broken) => {
+                tracing::error!(%seq, broken, "the state is broken; no image of it is written");
+                return Ok(seq);
+            }
+        };
+        self.stores.images.save(seq, chain.0, content).await.map_err(ReplayError::Images)?;
+        self.stores.images.retain(IMAGES_KEPT).await.map_err(ReplayError::Images)?;
+        self.purge(events).await?;
+        Ok(seq)
+    }
+
+    /// Lets go of what stands below the oldest kept image and outside the history window.
+    async fn purge(&self, events_per_image: u64) -> Result<(), ReplayError> {
+        let images = self.stores.images.list().await.map_err(ReplayError::Images)?;
+        let (Some(oldest), true) = (images.last(), images.len() >= IMAGES_KEPT) else { return Ok(()) };
+        let extent = self.stores.log.extent().await.map_err(ReplayError::Read)?;
+        // Commits between images stand for the events between them: near enough for a window of millions.
+        let newest = images.first().map_or(oldest.seq, |head| head.seq);
+        let commits_per_image = (newest.0 - oldest.seq.0) / (IMAGES_KEPT as u64 - 1).max(1);
+        let window = self.config.history_events / events_per_image.max(1) * commits_per_image.max(1);
+        let below = Sequence(oldest.seq.0.min(extent.last.0.saturating_sub(window)));
+        if below > extent.first {
+            self.stores.log.purge_below(below).await.map_err(ReplayError::Read)?;
+            tracing::info!(%below, "the log was purged");
+        }
+        Ok(())
+    }
+}
+
+/// An error with its causes, for one line of a log.
+pub fn chain_of(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

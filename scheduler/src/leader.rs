@@ -1,0 +1,705 @@
+//! The machine that leads: inputs in, outputs out. No sockets, no clock, no waiting.
+//!
+//! Whatever leaves as an answer or an order rests on commits that are durable; the journal sees to it.
+
+use crate::clock::Ids;
+use crate::config::WitnessMode;
+use crate::dispatch;
+use crate::journal::{Append, Committed, Journal, ProposeError};
+use crate::metrics;
+use crate::placement;
+use crate::report;
+use crate::submission::{Asked, Request};
+use crate::waiters::{self, Waiters};
+use crate::watch::{self, Probed, Watch};
+use outlive_core::decide::Refusal;
+use outlive_core::detect::{Verdict, detect};
+use outlive_core::fold::FoldError;
+use outlive_core::state::{Job, State};
+use outlive_core::{explain, timer, view};
+use outlive_schemas::codec::Format;
+use outlive_schemas::command::{Command, Origin};
+use outlive_schemas::error::{ErrorCode, Rejection};
+use outlive_schemas::event::{Envelope, Event};
+use outlive_schemas::executor::Registration;
+use outlive_schemas::id::{ExecutorId, JobId, JobRef, Namespace, SchedulerName, Sequence, Term, Zone};
+use outlive_schemas::job::{JobSpec, duration_in_range};
+use outlive_schemas::limits;
+use outlive_schemas::message::{Heartbeat, LeaderBeat, Order, ReportBatch, ReportReply, ToExecutor};
+use outlive_schemas::request::{HistoryRequest, LogsRequest, WaitRequest};
+use outlive_schemas::time::{Millis, Timestamp};
+use outlive_schemas::view::{
+    ExecutorList, FeedEvent, JobList, JobView, LeaderView, SubmitManyReply, SubmitReply, Why, ZoneView,
+};
+use outlive_store::frame::SealError;
+use outlive_store::log::AppendError;
+use outlive_store::witness::Witness;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Where an answer goes: the shell knows what is behind the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplyTo {
+    pub number: u64,
+    pub format: Format,
+}
+
+#[derive(Debug)]
+pub enum Input {
+    Request {
+        request: Request,
+        to: ReplyTo,
+    },
+    Reports {
+        batch: ReportBatch,
+        to: ReplyTo,
+    },
+    Beat(Heartbeat),
+    /// This leader heard its own beat.
+    OwnBeat,
+    Probed {
+        executor: ExecutorId,
+        found: Probed,
+    },
+    /// All registrations that are there.
+    Registered(Vec<Registration>),
+    Appended(Result<(), AppendError>),
+    /// The witness stands in etcd.
+    Witnessed(Witness),
+    /// It could not be written; it is tried again.
+    NotWitnessed,
+}
+
+#[derive(Debug)]
+pub enum Output {
+    Append(Append),
+    Answer {
+        to: ReplyTo,
+        answer: Answer,
+    },
+    ReportReply {
+        to: ReplyTo,
+        reply: ReportReply,
+    },
+    Order {
+        executor: ExecutorId,
+        order: ToExecutor,
+    },
+    Feed {
+        namespace: Namespace,
+        event: FeedEvent,
+    },
+    Beat(LeaderBeat),
+    Probe(ExecutorId),
+    ReadRegistry,
+    Witness(Witness),
+    Lookup {
+        to: ReplyTo,
+        lookup: Lookup,
+    },
+    /// A job is deleted for good: erase what it left, and then say so.
+    Erase {
+        to: ReplyTo,
+        namespace: Namespace,
+        job: JobId,
+    },
+    Committed(Committed),
+    /// Lead no more.
+    Resign(Resignation),
+}
+
+/// An answer made from the state alone.
+#[derive(Debug)]
+pub enum Answer {
+    Rejected(Rejection),
+    Submitted(SubmitReply),
+    SubmittedMany(SubmitManyReply),
+    Job(Box<JobView>),
+    Jobs(JobList),
+    Why(Why),
+    Executors(ExecutorList),
+    Deleted,
+}
+
+/// An answer that needs what is not in the state.
+#[derive(Debug)]
+pub enum Lookup {
+    History { job: JobId, commits: Vec<Sequence>, request: HistoryRequest },
+    Logs { namespace: Namespace, job: JobId, over: bool, request: LogsRequest },
+    Status(StatusSoFar),
+}
+
+/// The parts of `sys.status` that the state holds.
+#[derive(Debug)]
+pub struct StatusSoFar {
+    pub leader: LeaderView,
+    pub last_seq: Sequence,
+    pub witness_seq: Sequence,
+    pub zones: Vec<ZoneView>,
+    pub jobs: BTreeMap<outlive_schemas::view::Status, u64>,
+    pub held_bytes: u64,
+    pub held_jobs: u64,
+}
+
+/// Why a leader stops leading.
+#[derive(Debug, thiserror::Error)]
+pub enum Resignation {
+    #[error("another scheduler has written to the log")]
+    Deposed,
+    #[error("the log refused a commit: {reason}")]
+    Refused { reason: String },
+    /// Acknowledged commits are missing.
+    #[error(
+        "log_lost_acknowledged_commits: {who} has seen commit {seen}, and the log ends at {last}; \
+         restore the log, or give the lost commits up with `outlive log accept-loss`"
+    )]
+    LostCommits { who: ExecutorId, seen: Sequence, last: Sequence },
+    #[error("the state is broken")]
+    Broken(#[source] FoldError),
+    #[error("a commit could not be sealed")]
+    Unsealable(#[source] SealError),
+}
+
+/// Who leads.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub scheduler: SchedulerName,
+    pub zone: Zone,
+    pub term: Term,
+}
+
+/// Several times a second, so that a missing beat is noticed soon.
+const BEAT_INTERVAL: Millis = Millis(250);
+/// The longest that an acknowledged commit goes without a witness.
+const WITNESS_INTERVAL: Millis = Millis(200);
+/// How often the registry is read, for executors that nobody has announced.
+const REGISTRY_INTERVAL: Millis = Millis(1_000);
+/// How often orders to stop are repeated until they are confirmed.
+const STOP_INTERVAL: Millis = Millis(1_000);
+/// Jobs taken off lost executors in one turn.
+const EVICTIONS_PER_TURN_MAX: usize = 1_000;
+
+pub struct Leader {
+    identity: Identity,
+    since: Timestamp,
+    journal: Journal,
+    watch: Watch,
+    waiters: Waiters,
+    ids: Ids,
+    /// Whether something has changed that a round of planning could use.
+    plan_due: bool,
+    witnessed: Sequence,
+    witness_mode: WitnessMode,
+    /// What is durable and waits for its witness, where every commit needs one.
+    unwitnessed: Vec<Output>,
+    next: Deadlines,
+    resigned: bool,
+}
+
+#[derive(Debug, Default)]
+struct Deadlines {
+    beat: Timestamp,
+    witness: Timestamp,
+    registry: Timestamp,
+    stops: Timestamp,
+}
+
+impl Leader {
+    pub fn new(identity: Identity, journal: Journal, ids: Ids, now: Timestamp, witness_mode: WitnessMode) -> Leader {
+        let watch = Watch::new(now, journal.state());
+        Leader {
+            identity,
+            since: now,
+            watch,
+            journal,
+            waiters: Waiters::default(),
+            ids,
+            plan_due: true,
+            witnessed: Sequence(0),
+            witness_mode,
+            unwitnessed: Vec::new(),
+            next: Deadlines::default(),
+            resigned: false,
+        }
+    }
+
+    pub fn state(&self) -> &State {
+        self.journal.state()
+    }
+
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    pub fn acked(&self) -> Sequence {
+        self.journal.acked()
+    }
+
+    pub fn witnessed(&self) -> Sequence {
+        self.witnessed
+    }
+
+    /// What the shell writes as it gives up leadership, so that the next leader is held to all of it.
+    pub fn last_witness(&self) -> Witness {
+        self.journal.witness()
+    }
+
+    /// Whether more requests and reports may be taken in now.
+    pub fn has_room(&self) -> bool {
+        self.journal.has_room()
+    }
+
+    /// Takes one input in.
+    pub fn input(&mut self, input: Input, now: Timestamp, out: &mut Vec<Output>) {
+        if self.resigned {
+            return;
+        }
+        match input {
+            Input::Request { request, to } => self.request(request, to, now, out),
+            Input::Reports { batch, to } => self.reports(batch, to, now, out),
+            Input::Beat(beat) => self.beat(&beat, now, out),
+            Input::OwnBeat => self.watch.own_beat(now),
+            Input::Probed { executor, found } => self.watch.probed(executor, found, now),
+            Input::Registered(present) => self.registered(present, now, out),
+            Input::Appended(result) => self.appended(result, now, out),
+            Input::Witnessed(witness) => self.witness_stands(witness, now, out),
+            Input::NotWitnessed => self.next.witness = now + WITNESS_INTERVAL,
+        }
+    }
+
+    /// Does what is due, and sends the next commit on its way. Called after a batch of inputs, and by the clock.
+    pub fn turn(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        if self.resigned {
+            return;
+        }
+        self.judge(now, out);
+        self.evict(now, out);
+        for command in timer::due(self.state(), now, limits::PLACEMENTS_PER_ROUND_MAX) {
+            self.own(command, now, out);
+        }
+        self.place(now, out);
+        for (_, to) in self.waiters.overdue(now) {
+            let rejection = Rejection::new(
+                ErrorCode::Timeout,
+                "the job was not there in time; it goes on, and may be waited for again",
+            );
+            out.push(Output::Answer { to, answer: Answer::Rejected(rejection) });
+        }
+        self.repeat(now, out);
+        match self.journal.next_append(now) {
+            Ok(append) => out.extend(append.map(Output::Append)),
+            Err(source) => self.resign(Resignation::Unsealable(source), out),
+        }
+    }
+
+    fn resign(&mut self, why: Resignation, out: &mut Vec<Output>) {
+        self.resigned = true;
+        out.push(Output::Resign(why));
+    }
+
+    // Users.
+
+    fn request(&mut self, request: Request, to: ReplyTo, now: Timestamp, out: &mut Vec<Output>) {
+        let Request { namespace, origin, what } = request;
+        let answered = match what {
+            Asked::Submit(spec) => {
+                self.submit(namespace, origin, vec![*spec], now, out).map(|mut jobs| Answer::Submitted(jobs.remove(0)))
+            }
+            Asked::SubmitMany(specs) => self
+                .submit(namespace, origin, specs, now, out)
+                .map(|jobs| Answer::SubmittedMany(SubmitManyReply { jobs })),
+            Asked::Get(job) => self.find(&namespace, &job).map(|(id, job)| Answer::Job(Box::new(view::job(id, job)))),
+            Asked::List(request) => view::list(self.state(), &namespace, &request).map(Answer::Jobs),
+            Asked::Why(job) => {
+                let hints = self.watch.hints(now);
+                self.find(&namespace, &job)
+                    .map(|(id, job)| Answer::Why(explain::why(self.state(), &hints, id, job, now)))
+            }
+            Asked::Executors => {
+                Ok(Answer::Executors(ExecutorList { executors: self.watch.executors(self.state(), now) }))
+            }
+            Asked::Cancel { job, how } => self.cancel(namespace, origin, job, how, now, out),
+            Asked::Delete(job) => match self.delete(&namespace, origin, job, now, out) {
+                // The answer says that the job's state and key are gone; so it follows their erasure.
+                Ok(Some(job)) => return self.journal.hold_back(Output::Erase { to, namespace, job }, out),
+                Ok(None) => Ok(Answer::Deleted),
+                Err(rejection) => Err(rejection),
+            },
+            Asked::Wait(request) => match self.wait(&namespace, &request, to, now) {
+                Ok(Some(answer)) => Ok(answer),
+                Ok(None) => return,
+                Err(rejection) => Err(rejection),
+            },
+            Asked::History(request) => match self.find(&namespace, &request.job) {
+                Ok((job, found)) => {
+                    let lookup = Lookup::History { job, commits: found.commits.clone(), request };
+                    return self.journal.hold_back(Output::Lookup { to, lookup }, out);
+                }
+                Err(rejection) => Err(rejection),
+            },
+            Asked::Logs(request) => match self.find(&namespace, &request.job) {
+                Ok((job, found)) => {
+                    let lookup = Lookup::Logs { namespace, job, over: found.status.is_final(), request };
+                    return self.journal.hold_back(Output::Lookup { to, lookup }, out);
+                }
+                Err(rejection) => Err(rejection),
+            },
+            Asked::Status => {
+                let lookup = Lookup::Status(self.status());
+                return self.journal.hold_back(Output::Lookup { to, lookup }, out);
+            }
+        };
+        let answer = answered.unwrap_or_else(Answer::Rejected);
+        self.journal.hold_back(Output::Answer { to, answer }, out);
+    }
+
+    fn find(&self, namespace: &Namespace, job: &JobRef) -> Result<(JobId, &Job), Rejection> {
+        self.state().resolve(namespace, job)
+    }
+
+    fn submit(
+        &mut self,
+        namespace: Namespace,
+        origin: Origin,
+        specs: Vec<JobSpec>,
+        now: Timestamp,
+        out: &mut Vec<Output>,
+    ) -> Result<Vec<SubmitReply>, Rejection> {
+        if let Some(request_id) = &origin.request_id
+            && let Some(ids) = self.state().submitted_by(&namespace, request_id)
+        {
+            let known = ids.iter().filter_map(|id| self.state().jobs.get(id).map(|job| (*id, job)));
+            return Ok(known.map(|(id, job)| submitted(id, job, true)).collect());
+        }
+        let jobs: Vec<_> = specs.into_iter().map(|spec| (self.ids.next(now), Arc::new(spec))).collect();
+        let ids: Vec<JobId> = jobs.iter().map(|(id, _)| *id).collect();
+        self.propose(Command::SubmitJobs { namespace, origin, jobs }, now, out)?;
+        let known = ids.into_iter().filter_map(|id| self.state().jobs.get(&id).map(|job| (id, job)));
+        Ok(known.map(|(id, job)| submitted(id, job, false)).collect())
+    }
+
+    fn cancel(
+        &mut self,
+        namespace: Namespace,
+        origin: Origin,
+        job: JobRef,
+        how: outlive_schemas::command::Stop,
+        now: Timestamp,
+        out: &mut Vec<Output>,
+    ) -> Result<Answer, Rejection> {
+        let id = self.find(&namespace, &job)?.0;
+        self.propose(Command::CancelJob { namespace: namespace.clone(), origin, job, how }, now, out)?;
+        let (id, job) = self.find(&namespace, &JobRef::Id(id))?;
+        Ok(Answer::Job(Box::new(view::job(id, job))))
+    }
+
+    /// The job to erase, or nothing where the same request has been done before.
+    fn delete(
+        &mut self,
+        namespace: &Namespace,
+        origin: Origin,
+        job: JobRef,
+        now: Timestamp,
+        out: &mut Vec<Output>,
+    ) -> Result<Option<JobId>, Rejection> {
+        let id = self.find(namespace, &job).ok().map(|(id, _)| id);
+        self.propose(Command::DeleteJob { namespace: namespace.clone(), origin, job }, now, out)?;
+        Ok(id)
+    }
+
+    /// The answer, if it can be given at once.
+    fn wait(
+        &mut self,
+        namespace: &Namespace,
+        request: &WaitRequest,
+        to: ReplyTo,
+        now: Timestamp,
+    ) -> Result<Option<Answer>, Rejection> {
+        let timeout = request.timeout.unwrap_or(Millis(limits::WAIT_MS_DEFAULT));
+        duration_in_range("timeout", timeout, Millis::ZERO, Millis(limits::WAIT_MS_MAX))?;
+        let (id, job) = self.find(namespace, &request.job)?;
+        if waiters::is_there(job, request.until) {
+            return Ok(Some(Answer::Job(Box::new(view::job(id, job)))));
+        }
+        if self.waiters.len() >= limits::WAITERS_MAX {
+            let message = format!("{} requests wait already, which is the limit", limits::WAITERS_MAX);
+            return Err(Rejection::new(ErrorCode::LimitExceeded, message));
+        }
+        self.waiters.add(id, request.until, now + timeout, to);
+        Ok(None)
+    }
+
+    fn status(&self) -> StatusSoFar {
+        let Identity { scheduler, zone, term } = self.identity.clone();
+        StatusSoFar {
+            leader: LeaderView { scheduler, zone, term, since: self.since },
+            last_seq: self.journal.acked(),
+            witness_seq: self.witnessed,
+            zones: watch::zones(self.state()),
+            jobs: outlive_schemas::view::Status::ALL
+                .into_iter()
+                .map(|status| (status, self.state().counts().get(&status).copied().unwrap_or(0)))
+                .collect(),
+            held_bytes: self.state().held_bytes(),
+            held_jobs: self.state().jobs.len() as u64,
+        }
+    }
+
+    // Executors.
+
+    fn reports(&mut self, batch: ReportBatch, to: ReplyTo, now: Timestamp, out: &mut Vec<Output>) {
+        if !self.is_behind(batch.executor, batch.seq_seen, out) {
+            let superseded = report::take(self, batch, now, out);
+            let reply = ReportReply { term: self.identity.term, seq: self.journal.acked(), superseded };
+            self.journal.hold_back(Output::ReportReply { to, reply }, out);
+        }
+    }
+
+    fn beat(&mut self, beat: &Heartbeat, now: Timestamp, out: &mut Vec<Output>) {
+        if self.is_behind(beat.executor, beat.seq_seen, out) {
+            return;
+        }
+        match self.journal.state().executors.get(&beat.executor) {
+            Some(executor) if executor.is_alive() => {
+                let returned = self.watch.observations.executors.get(&beat.executor).is_some_and(|o| o.is_suspect(now));
+                if self.watch.beat(beat, self.journal.state(), now) {
+                    let seq = self.journal.acked();
+                    let order = Order::Want(dispatch::wanted(self.journal.state(), beat.executor, seq));
+                    self.order(beat.executor, order, out);
+                }
+                self.plan_due |= returned;
+            }
+            // It was declared lost, and what it ran has moved on.
+            Some(_) => self.order(beat.executor, Order::Dismiss, out),
+            None => self.next.registry = now,
+        }
+    }
+
+    /// Whether somebody has seen a commit that the log does not hold. Then acknowledged commits are lost.
+    fn is_behind(&mut self, who: ExecutorId, seen: Sequence, out: &mut Vec<Output>) -> bool {
+        let last = self.journal.acked();
+        if seen > last {
+            self.resign(Resignation::LostCommits { who, seen, last }, out);
+        }
+        seen > last
+    }
+
+    fn registered(&mut self, present: Vec<Registration>, now: Timestamp, out: &mut Vec<Output>) {
+        self.watch.registered(&present);
+        for registration in present {
+            if !self.state().executors.contains_key(&registration.id) {
+                self.own(Command::AdmitExecutor(registration), now, out);
+            }
+        }
+    }
+
+    pub(crate) fn order(&self, executor: ExecutorId, order: Order, out: &mut Vec<Output>) {
+        let order = ToExecutor { term: self.identity.term, seq: self.journal.acked(), order };
+        out.push(Output::Order { executor, order });
+    }
+
+    // The leader's own.
+
+    fn judge(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        for verdict in detect(&self.watch.observations, now) {
+            match verdict {
+                Verdict::Probe(executor) => {
+                    if let Some(observed) = self.watch.observations.executors.get_mut(&executor) {
+                        observed.last_probe = Some(now);
+                    }
+                    out.push(Output::Probe(executor));
+                }
+                Verdict::Lost { executor, reason, last_seen } => {
+                    self.own(Command::LoseExecutor { executor, reason, last_seen }, now, out);
+                }
+            }
+        }
+    }
+
+    fn evict(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        if self.state().to_evict().next().is_none() {
+            return;
+        }
+        let watch = &self.watch;
+        let commands =
+            placement::evictions(self.journal.state(), |id| watch.is_leased(id), now, EVICTIONS_PER_TURN_MAX);
+        for command in commands {
+            self.own(command, now, out);
+        }
+    }
+
+    fn place(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        // Rounds beyond what a commit or two can hold would only pile up.
+        while self.plan_due && self.journal.has_room() {
+            let plan = placement::round(self.state(), &self.watch, now);
+            self.plan_due = plan.more;
+            for proposal in plan.proposals {
+                let command =
+                    Command::PlaceJob { job: proposal.job, attempt: proposal.attempt, executor: proposal.executor };
+                self.own(command, now, out);
+            }
+        }
+    }
+
+    /// What is said again and again.
+    fn repeat(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        if now >= self.next.beat {
+            self.next.beat = now + BEAT_INTERVAL;
+            // A job may have become due, or an executor been heard again.
+            self.plan_due = true;
+            let Identity { scheduler, zone, term } = self.identity.clone();
+            out.push(Output::Beat(LeaderBeat { term, scheduler, zone, seq: self.journal.acked() }));
+        }
+        if now >= self.next.witness && self.witnessed < self.journal.acked() {
+            self.next.witness = now + WITNESS_INTERVAL;
+            out.push(Output::Witness(self.journal.witness()));
+        }
+        if now >= self.next.registry {
+            self.next.registry = now + REGISTRY_INTERVAL;
+            out.push(Output::ReadRegistry);
+        }
+        if now >= self.next.stops {
+            self.next.stops = now + STOP_INTERVAL;
+            let mut orders = dispatch::Orders::default();
+            let state = self.journal.state();
+            for (executor, stop) in state.stopping().filter_map(|id| dispatch::stop(id, state.jobs.get(&id)?)) {
+                orders.stop(executor, stop);
+            }
+            let messages = orders.into_messages(self.identity.term, self.journal.acked());
+            out.extend(messages.into_iter().map(|(executor, order)| Output::Order { executor, order }));
+        }
+    }
+
+    fn appended(&mut self, result: Result<(), AppendError>, now: Timestamp, out: &mut Vec<Output>) {
+        match result {
+            Ok(()) => {
+                let mut freed = Vec::new();
+                let committed = self.journal.appended(now, &mut freed);
+                let acked = self.journal.acked();
+                for output in &mut freed {
+                    if let Output::ReportReply { reply, .. } = output {
+                        reply.seq = acked;
+                    }
+                }
+                match self.witness_mode {
+                    WitnessMode::Interval => out.append(&mut freed),
+                    WitnessMode::EveryCommit => {
+                        self.unwitnessed.append(&mut freed);
+                        out.push(Output::Witness(self.journal.witness()));
+                    }
+                }
+                out.extend(committed.map(Output::Committed));
+            }
+            Err(AppendError::Conflict { .. }) => self.resign(Resignation::Deposed, out),
+            Err(AppendError::Refused { reason }) => self.resign(Resignation::Refused { reason }, out),
+        }
+    }
+
+    fn witness_stands(&mut self, witness: Witness, now: Timestamp, out: &mut Vec<Output>) {
+        self.witnessed = self.witnessed.max(witness.seq);
+        if self.witnessed == self.journal.acked() {
+            out.append(&mut self.unwitnessed);
+        } else if self.witness_mode == WitnessMode::EveryCommit {
+            self.next.witness = now;
+        }
+    }
+
+    /// Proposes for a user.
+    fn propose(&mut self, command: Command, now: Timestamp, out: &mut Vec<Output>) -> Result<(), Rejection> {
+        match self.commit(command, now, out) {
+            Ok(()) => Ok(()),
+            Err(Refusal::Rejected(rejection)) => Err(rejection),
+            Err(Refusal::Superseded | Refusal::Stale) => {
+                Err(Rejection::unavailable("the request was overtaken by other events"))
+            }
+        }
+    }
+
+    /// Proposes for the leader itself; what has been overtaken is let go.
+    fn own(&mut self, command: Command, now: Timestamp, out: &mut Vec<Output>) {
+        if let Err(Refusal::Rejected(rejection)) = self.commit(command, now, out) {
+            tracing::debug!(reason = %rejection, "a command of the leader's own was refused");
+        }
+    }
+
+    /// Decides, folds, and sees to what follows from each event.
+    pub(crate) fn commit(&mut self, command: Command, now: Timestamp, out: &mut Vec<Output>) -> Result<(), Refusal> {
+        match self.journal.propose(command, now) {
+            Ok(events) => {
+                self.react(&events, now, out);
+                Ok(())
+            }
+            Err(ProposeError::Refused(refusal)) => Err(refusal),
+            Err(ProposeError::Broken(source)) => {
+                self.resign(Resignation::Broken(source), out);
+                Err(Refusal::Stale)
+            }
+        }
+    }
+
+    fn react(&mut self, events: &[Envelope], now: Timestamp, out: &mut Vec<Output>) {
+        let mut follows: Vec<Output> = Vec::new();
+        let (mut assignments, mut stops) = (Vec::new(), Vec::new());
+        let mut done = BTreeSet::new();
+        let state = self.journal.state();
+        for envelope in events {
+            match &envelope.event {
+                Event::ExecutorJoined(registration) => self.watch.joined(registration, now),
+                Event::ExecutorLost(e) => self.watch.lost(e.executor),
+                Event::JobPlaced(e) => {
+                    assignments.extend(state.jobs.get(&e.job).and_then(|job| dispatch::assignment(e.job, job)));
+                }
+                Event::CancelRequested(e) => {
+                    stops.extend(state.jobs.get(&e.job).and_then(|job| dispatch::stop(e.job, job)));
+                }
+                Event::JobDeleted(e) => {
+                    for to in self.waiters.all_of(e.job) {
+                        let answer = Answer::Rejected(Rejection::not_found(format_args!(
+                            "job `{}` any more: it was deleted",
+                            e.job
+                        )));
+                        follows.push(Output::Answer { to, answer });
+                    }
+                }
+                _ => {}
+            }
+            self.plan_due |= matches!(
+                envelope.event,
+                Event::JobSubmitted(_) | Event::JobRestarting(_) | Event::JobFinished(_) | Event::ExecutorJoined(_)
+            );
+            let Some(id) = envelope.event.job() else { continue };
+            let Some(job) = state.jobs.get(&id) else { continue };
+            metrics::event(state, envelope);
+            follows.push(feed(id, job, envelope));
+            if !self.waiters.is_empty() && done.insert(id) {
+                for to in self.waiters.arrived(id, job) {
+                    follows.push(Output::Answer { to, answer: Answer::Job(Box::new(view::job(id, job))) });
+                }
+            }
+        }
+        if let Some(held) = self.journal.orders() {
+            assignments.into_iter().for_each(|(executor, assignment)| held.assign(executor, assignment));
+            stops.into_iter().for_each(|(executor, stop)| held.stop(executor, stop));
+        }
+        for output in follows {
+            self.journal.hold_back(output, out);
+        }
+    }
+}
+
+fn submitted(id: JobId, job: &Job, duplicate: bool) -> SubmitReply {
+    SubmitReply { id, name: job.name(id), version: job.version, status: job.status, duplicate }
+}
+
+fn feed(id: JobId, job: &Job, envelope: &Envelope) -> Output {
+    let event = FeedEvent {
+        job: id,
+        name: job.name(id),
+        kind: envelope.event.type_name().into(),
+        at: envelope.at,
+        attempt: envelope.event.attempt(),
+        status: job.status,
+        details: envelope.event.details(),
+    };
+    Output::Feed { namespace: job.namespace.clone(), event }
+}

@@ -1,0 +1,185 @@
+//! Gaining and losing the term: follow, campaign, lead, and again.
+
+mod reign;
+mod takeover;
+
+use crate::clock::Clock;
+use crate::config::SchedulerConfig;
+use crate::error::{ReplayError, SchedulerError};
+use crate::follower::Follower;
+use crate::imager::{Imager, chain_of};
+use crate::leader::Resignation;
+use crate::metrics;
+use crate::stores::Stores;
+use outlive_schemas::id::Term;
+use outlive_store::leadership::{Holder, LeadershipError};
+use outlive_store::telemetry;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Between two tries at something that is out of reach.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What `/readyz` says: nothing is wrong, or what is.
+#[derive(Clone, Debug)]
+struct Readiness(Arc<Mutex<Result<(), String>>>);
+
+impl Readiness {
+    fn set(&self, now: Result<(), String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    fn get(&self) -> Result<(), String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Runs a scheduler until `shutdown`, or until something is wrong that waiting does not mend.
+pub async fn run(config: SchedulerConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), SchedulerError> {
+    let handle = telemetry::install(metrics::BUCKETS).map_err(SchedulerError::Telemetry)?;
+    metrics::describe(env!("CARGO_PKG_VERSION"));
+    let readiness = Readiness(Arc::new(Mutex::new(Err("it is starting".to_owned()))));
+    let asked = readiness.clone();
+    let _telemetry = match config.listen {
+        Some(listen) => {
+            Some(telemetry::serve(listen, handle, move || asked.get()).await.map_err(SchedulerError::Telemetry)?)
+        }
+        None => None,
+    };
+    tokio::pin!(shutdown);
+    let stores = tokio::select! {
+        stores = Stores::open(&config) => stores?,
+        () = &mut shutdown => return Ok(()),
+    };
+    let presence = stores
+        .registry
+        .register_scheduler(&config.name, config.zone.as_str())
+        .await
+        .map_err(SchedulerError::Registry)?;
+    let leading = Arc::new(AtomicBool::new(false));
+    let imager = Imager {
+        stores: stores.clone(),
+        config: config.log.clone(),
+        name: config.name.clone(),
+        leading: leading.clone(),
+    };
+    let imager = tokio::spawn(imager.run());
+
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let mut scheduler = Scheduler { config, stores, clock: Clock::start(), readiness, leading, stopping };
+    let result = {
+        let running = scheduler.run();
+        tokio::pin!(running);
+        tokio::select! {
+            result = &mut running => result,
+            () = &mut shutdown => {
+                stop.send(true).ok();
+                // The reign, if there is one, is handed over in order.
+                running.await
+            }
+        }
+    };
+    imager.abort();
+    presence.leave().await;
+    result
+}
+
+struct Scheduler {
+    config: SchedulerConfig,
+    stores: Stores,
+    clock: Clock,
+    readiness: Readiness,
+    leading: Arc<AtomicBool>,
+    stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+impl Scheduler {
+    async fn run(&mut self) -> Result<(), SchedulerError> {
+        let mut follower = self.replay().await?;
+        while !*self.stopping.borrow() {
+            let takeover = takeover::Takeover::new(&self.stores, &self.config, self.clock);
+            let mut stopping = self.stopping.clone();
+            let vacant = async {
+                tokio::select! {
+                    () = takeover.vacancy() => true,
+                    _ = stopping.wait_for(|stop| *stop) => false,
+                }
+            };
+            if !self.followed(&mut follower, vacant).await? {
+                return Ok(());
+            }
+            let holder = Holder { scheduler: self.config.name.clone(), zone: self.config.zone.clone() };
+            match self.stores.leadership.campaign(holder).await {
+                Ok(Some(tenure)) => {
+                    let term = tenure.term();
+                    tracing::info!(%term, "elected");
+                    let ended = reign::Reign::new(self, tenure.clone()).hold(&mut follower).await;
+                    self.leading.store(false, Ordering::Relaxed);
+                    metrics::leading(None);
+                    tenure.resign().await;
+                    self.ended(term, ended)?;
+                    // What was folded ahead of the log is thrown away with the reign; the follower has the log's.
+                }
+                Ok(None) => {}
+                Err(LeadershipError::Unavailable { reason }) => {
+                    tracing::warn!(reason, "the election store is out of reach");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => return Err(SchedulerError::Leadership(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&self, term: Term, ended: Result<reign::End, SchedulerError>) -> Result<(), SchedulerError> {
+        match ended {
+            Ok(reign::End::HandedOver) => tracing::info!(%term, "handed leadership over"),
+            Ok(reign::End::Lost(why)) => tracing::warn!(%term, why, "lost leadership"),
+            Err(SchedulerError::Stopped(Resignation::Deposed)) => {
+                metrics::conflict();
+                tracing::warn!(%term, "deposed: another scheduler has written to the log");
+            }
+            Err(SchedulerError::Replay(ReplayError::Read(error))) => {
+                tracing::warn!(%term, %error, "gave up leadership: the log is out of reach");
+            }
+            Err(fatal) => {
+                tracing::error!(%term, error = %chain_of(&fatal), "stopped leading");
+                return Err(fatal);
+            }
+        }
+        Ok(())
+    }
+
+    async fn replay(&self) -> Result<Follower, SchedulerError> {
+        let begun = Instant::now();
+        let mut follower = loop {
+            match Follower::begin(&self.stores).await {
+                Err(
+                    error @ (ReplayError::Read(outlive_store::log::ReadError::Unavailable { .. })
+                    | ReplayError::Key(_)
+                    | ReplayError::Images(_)),
+                ) => {
+                    tracing::warn!(error = %chain_of(&error), "cannot begin to replay yet");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                other => break other.map_err(SchedulerError::Replay)?,
+            }
+        };
+        let from = follower.seq;
+        follower.catch_up().await.map_err(SchedulerError::Replay)?;
+        let seconds = begun.elapsed().as_secs_f64();
+        metrics::replayed(follower.events, seconds);
+        metrics::position(follower.seq);
+        tracing::info!(image = %from, seq = %follower.seq, events = follower.events, seconds, "replayed the log");
+        Ok(follower)
+    }
+
+    /// Follows until `until`; ready for as long as it does.
+    async fn followed<T>(&self, follower: &mut Follower, until: impl Future<Output = T>) -> Result<T, SchedulerError> {
+        self.readiness.set(Ok(()));
+        let followed = follower.follow(until).await.map_err(SchedulerError::Replay);
+        metrics::position(follower.seq);
+        followed
+    }
+}

@@ -1,0 +1,355 @@
+//! One term: the barrier, the machine and what feeds it, and the orderly end.
+
+use super::Scheduler;
+use super::takeover::probe_subject;
+use crate::clock::Ids;
+use crate::error::SchedulerError;
+use crate::follower::Follower;
+use crate::journal::{Append, Journal, SHARD};
+use crate::leader::{Identity, Input, Leader, Output, Resignation};
+use crate::metrics;
+use crate::service::{self, Inbox, Listening, OpenRequests};
+use crate::speaker::{self, Speaker};
+use crate::stores::Stores;
+use crate::watch::Probed;
+use async_nats::RequestErrorKind;
+use futures::StreamExt as _;
+use outlive_schemas::codec::pack;
+use outlive_schemas::event::{Envelope, Event, TermStarted};
+use outlive_schemas::id::{ExecutorId, Term};
+use outlive_schemas::message::LeaderBeat;
+use outlive_schemas::{limits, subject};
+use outlive_store::frame::{FrameSealer, Place, seal_commit};
+use outlive_store::leadership::Tenure;
+use outlive_store::log::{AppendError, Stored};
+use outlive_store::witness::{Witness, judge};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+
+/// How long the machine rests at most between two turns.
+const TURN_EVERY: Duration = Duration::from_millis(20);
+/// Inputs taken in before the next turn: bounds how long an answer waits behind others.
+const INPUTS_PER_TURN: usize = 512;
+/// An executor that is there answers a probe well within this.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(400);
+const BEAT_EVERY: Duration = Duration::from_millis(250);
+const SURVEY_EVERY: Duration = Duration::from_secs(1);
+/// Tries to append the barrier while the last commits of earlier leaders still land.
+const BARRIER_TRIES_MAX: u32 = 1_000;
+
+/// How a term ended that did not fail.
+pub enum End {
+    HandedOver,
+    Lost(&'static str),
+}
+
+pub struct Reign<'a> {
+    scheduler: &'a Scheduler,
+    stores: Stores,
+    tenure: Arc<dyn Tenure>,
+    term: Term,
+}
+
+impl<'a> Reign<'a> {
+    pub fn new(scheduler: &'a Scheduler, tenure: Arc<dyn Tenure>) -> Reign<'a> {
+        Reign { stores: scheduler.stores.clone(), term: tenure.term(), scheduler, tenure }
+    }
+
+    /// Leads until the term ends. Leaves `follower` where the log was when the machine began.
+    pub async fn hold(self, follower: &mut Follower) -> Result<End, SchedulerError> {
+        let mut tasks = JoinSet::new();
+        // From here on others can see that somebody is taking over, however long that takes.
+        let herald = tasks.spawn(herald(self.stores.clone(), self.beat(follower)));
+        tasks.spawn(answer_probes(self.stores.clone(), probe_subject(&self.scheduler.config.name)));
+        let begun = tokio::select! {
+            begun = self.begin(follower) => begun,
+            () = self.tenure.lost() => return Ok(End::Lost("the lease ended before the barrier was in")),
+        };
+        begun?;
+        self.lead(follower, herald).await
+    }
+
+    fn beat(&self, follower: &Follower) -> LeaderBeat {
+        let config = &self.scheduler.config;
+        LeaderBeat { term: self.term, scheduler: config.name.clone(), zone: config.zone.clone(), seq: follower.seq }
+    }
+
+    /// Reads to the log's end, holds it against the witness, and appends the barrier.
+    async fn begin(&self, follower: &mut Follower) -> Result<(), SchedulerError> {
+        let witness = self.stores.leadership.read_witness().await.map_err(SchedulerError::Leadership)?;
+        let witness = witness.map(|body| Witness::decode(&body)).transpose().map_err(SchedulerError::Witness)?;
+        for _ in 0..BARRIER_TRIES_MAX {
+            follower.catch_up().await.map_err(SchedulerError::Replay)?;
+            if let Some(seen) =
+                follower.state.term.as_ref().map(|(term, _)| term.term).filter(|seen| *seen >= self.term)
+            {
+                return Err(SchedulerError::TermTooLow { term: self.term, seen });
+            }
+            if let Some(behind) = witness.filter(|witness| witness.seq > follower.seq) {
+                self.must_hold(behind, follower).await?;
+                continue;
+            }
+            judge(witness, follower.seq, |seq| follower.chain_at(seq)).map_err(SchedulerError::Lost)?;
+            match self.append_barrier(follower).await {
+                Ok(()) => return Ok(()),
+                // A commit of an earlier leader has landed since; it is read, and then it is our turn again.
+                Err(AppendError::Conflict { .. }) => {}
+                Err(source) => return Err(SchedulerError::Barrier { term: self.term, source }),
+            }
+        }
+        Err(SchedulerError::Barrier { term: self.term, source: AppendError::Conflict { at: follower.seq.next() } })
+    }
+
+    /// A replica may be behind, so a log that seems to end before the witness is settled by its own extent.
+    async fn must_hold(&self, witness: Witness, follower: &Follower) -> Result<(), SchedulerError> {
+        let extent =
+            self.stores.log.extent().await.map_err(crate::error::ReplayError::Read).map_err(SchedulerError::Replay)?;
+        if extent.last < witness.seq {
+            judge(Some(witness), extent.last, |seq| follower.chain_at(seq)).map_err(SchedulerError::Lost)?;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(())
+    }
+
+    async fn append_barrier(&self, follower: &mut Follower) -> Result<(), AppendError> {
+        let config = &self.scheduler.config;
+        let barrier = Envelope {
+            at: self.scheduler.clock.now(),
+            by: None,
+            event: Event::TermStarted(TermStarted {
+                term: self.term,
+                scheduler: config.name.clone(),
+                zone: config.zone.clone(),
+                version: env!("CARGO_PKG_VERSION").into(),
+            }),
+        };
+        let place = Place { shard: SHARD, expected: follower.seq, term: self.term, previous: follower.chain };
+        let refused = |e: &dyn std::fmt::Display| AppendError::Refused { reason: e.to_string() };
+        let sealed = seal_commit(&self.stores.log_key, place, &[barrier]).map_err(|e| refused(&e))?;
+        self.stores.log.append(follower.seq, sealed.body.clone()).await?;
+        let stored = Stored { seq: follower.seq.next(), body: sealed.body };
+        follower.appended(stored).map_err(|e| refused(&e))
+    }
+
+    async fn lead(self, follower: &mut Follower, herald: AbortHandle) -> Result<End, SchedulerError> {
+        let clock = self.scheduler.clock;
+        let now = clock.now();
+        let sealer = FrameSealer::new(&self.stores.log_key);
+        let journal = Journal::new(follower.state.clone(), sealer, self.term, follower.seq, follower.chain);
+        let config = &self.scheduler.config;
+        let identity = Identity { scheduler: config.name.clone(), zone: config.zone.clone(), term: self.term };
+        let seed = getrandom::u64().unwrap_or(now.0);
+        let leader = Leader::new(identity, journal, Ids::new(seed), now, config.log.witness);
+
+        let (requests, requests_in) = mpsc::channel(limits::LEADER_QUEUE_MAX);
+        let (own, own_in) = mpsc::channel(limits::LEADER_QUEUE_MAX);
+        let inbox = Inbox { requests, own };
+        let open = Arc::new(OpenRequests::default());
+        let listening =
+            service::listen(&self.stores.nats.client, &open, &inbox).await.map_err(SchedulerError::Listen)?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(own_beats(self.stores.clone(), self.term, inbox.own.clone()));
+        let (say, to_say) = mpsc::channel(speaker::QUEUE_MAX);
+        let speaking =
+            tokio::spawn(Speaker::new(self.stores.clone(), config.cluster.clone(), open.clone()).run(to_say));
+        herald.abort();
+        self.scheduler.leading.store(true, Ordering::Relaxed);
+        metrics::leading(Some(self.term));
+        tracing::info!(term = %self.term, seq = %follower.seq, "leading");
+
+        let mut cabinet = Loop { reign: &self, leader, inbox, say, tasks, appended_at: Instant::now() };
+        let end = cabinet.run(requests_in, own_in).await;
+        let Loop { leader, say, tasks, .. } = cabinet;
+        drop(tasks);
+        self.hand_over(end, &leader, listening, say, speaking, &open).await
+    }
+
+    /// Stops listening, says what is left to say, and leaves a witness.
+    async fn hand_over(
+        &self,
+        end: Result<End, SchedulerError>,
+        leader: &Leader,
+        listening: Listening,
+        say: mpsc::Sender<Vec<Output>>,
+        speaking: tokio::task::JoinHandle<()>,
+        open: &OpenRequests,
+    ) -> Result<End, SchedulerError> {
+        listening.stop().await;
+        drop(say);
+        speaking.await.ok();
+        if matches!(end, Ok(End::HandedOver))
+            && let Err(error) = self.tenure.witness(leader.last_witness().encode()).await
+        {
+            tracing::warn!(%error, "the last witness could not be written");
+        }
+        open.refuse_all(&self.stores.nats.client, "the scheduler no longer leads").await;
+        self.stores.nats.client.flush().await.ok();
+        end
+    }
+}
+
+/// The machine's loop.
+struct Loop<'a> {
+    reign: &'a Reign<'a>,
+    leader: Leader,
+    inbox: Inbox,
+    say: mpsc::Sender<Vec<Output>>,
+    tasks: JoinSet<()>,
+    appended_at: Instant,
+}
+
+impl Loop<'_> {
+    async fn run(
+        &mut self,
+        mut requests: mpsc::Receiver<Input>,
+        mut own: mpsc::Receiver<Input>,
+    ) -> Result<End, SchedulerError> {
+        let clock = self.reign.scheduler.clock;
+        let mut stopping = self.reign.scheduler.stopping.clone();
+        let mut tick = tokio::time::interval(TURN_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut survey = tokio::time::interval(SURVEY_EVERY);
+        survey.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut first = Vec::with_capacity(INPUTS_PER_TURN);
+        let mut then = Vec::with_capacity(INPUTS_PER_TURN);
+        loop {
+            let has_room = self.leader.has_room();
+            tokio::select! {
+                biased;
+                () = self.reign.tenure.lost() => return Ok(End::Lost("the lease ended")),
+                _ = stopping.wait_for(|stop| *stop) => return Ok(End::HandedOver),
+                _ = own.recv_many(&mut first, INPUTS_PER_TURN) => {}
+                _ = requests.recv_many(&mut then, INPUTS_PER_TURN), if has_room => {}
+                _ = tick.tick() => {}
+                _ = survey.tick() => {
+                    metrics::survey(&self.leader, clock.now());
+                    metrics::checkpoint_age(self.leader.state(), clock.now());
+                }
+                Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
+            }
+            let now = clock.now();
+            let mut out = Vec::new();
+            for input in first.drain(..).chain(then.drain(..)) {
+                self.leader.input(input, now, &mut out);
+            }
+            self.leader.turn(now, &mut out);
+            // Asked as late as possible: what is said below is said by a leader.
+            if !self.reign.tenure.is_valid() {
+                return Ok(End::Lost("the lease was not renewed in time"));
+            }
+            if let Some(end) = self.perform(out).await {
+                return end;
+            }
+        }
+    }
+
+    /// Carries out what is the shell's own, and hands on the rest.
+    async fn perform(&mut self, out: Vec<Output>) -> Option<Result<End, SchedulerError>> {
+        let mut to_say = Vec::with_capacity(out.len());
+        for output in out {
+            match output {
+                Output::Append(append) => self.append(append),
+                Output::Probe(executor) => self.probe(executor),
+                Output::ReadRegistry => self.read_registry(),
+                Output::Witness(witness) => self.witness(witness),
+                Output::Committed(committed) => {
+                    metrics::committed(&committed, self.appended_at.elapsed().as_secs_f64())
+                }
+                Output::Resign(why) => return Some(Err(resigned(why))),
+                other => to_say.push(other),
+            }
+        }
+        if !to_say.is_empty() && self.say.send(to_say).await.is_err() {
+            return Some(Ok(End::Lost("the speaker has stopped")));
+        }
+        None
+    }
+
+    fn append(&mut self, append: Append) {
+        self.appended_at = Instant::now();
+        let (log, own) = (self.reign.stores.log.clone(), self.inbox.own.clone());
+        self.tasks.spawn(async move {
+            let result = log.append(append.expected, append.body).await;
+            own.send(Input::Appended(result)).await.ok();
+        });
+    }
+
+    fn probe(&mut self, executor: ExecutorId) {
+        let (client, own) = (self.reign.stores.nats.client.clone(), self.inbox.own.clone());
+        self.tasks.spawn(async move {
+            let request = async_nats::Request::new().timeout(Some(PROBE_TIMEOUT));
+            let found = match client.send_request(subject::executor_probe(executor), request).await {
+                Ok(_) => Probed::Here,
+                Err(error) if error.kind() == RequestErrorKind::NoResponders => Probed::NobodyThere,
+                Err(_) => Probed::Silent,
+            };
+            own.send(Input::Probed { executor, found }).await.ok();
+        });
+    }
+
+    fn read_registry(&mut self) {
+        let (registry, own) = (self.reign.stores.registry.clone(), self.inbox.own.clone());
+        self.tasks.spawn(async move {
+            match registry.list().await {
+                Ok(present) => {
+                    own.send(Input::Registered(present)).await.ok();
+                }
+                Err(error) => tracing::warn!(%error, "the registry could not be read"),
+            }
+        });
+    }
+
+    fn witness(&mut self, witness: Witness) {
+        let (tenure, own) = (self.reign.tenure.clone(), self.inbox.own.clone());
+        self.tasks.spawn(async move {
+            match tenure.witness(witness.encode()).await {
+                Ok(()) => {
+                    own.send(Input::Witnessed(witness)).await.ok();
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the witness could not be written");
+                    own.send(Input::NotWitnessed).await.ok();
+                }
+            }
+        });
+    }
+}
+
+fn resigned(why: Resignation) -> SchedulerError {
+    SchedulerError::Stopped(why)
+}
+
+/// Beats for a leader that is still on its way to its barrier.
+async fn herald(stores: Stores, beat: LeaderBeat) {
+    let body = bytes::Bytes::from(pack(&beat));
+    loop {
+        stores.nats.client.publish(subject::LEADER_BEAT, body.clone()).await.ok();
+        tokio::time::sleep(BEAT_EVERY).await;
+    }
+}
+
+/// Says "here" to whoever asks whether this leader is still there.
+async fn answer_probes(stores: Stores, subject: String) {
+    let client = &stores.nats.client;
+    let Ok(mut probes) = client.subscribe(subject).await else { return };
+    while let Some(probe) = probes.next().await {
+        if let Some(reply) = probe.reply {
+            client.publish(reply, bytes::Bytes::new()).await.ok();
+        }
+    }
+}
+
+/// Tells the machine that its own beats come back, which is how it knows that it is not cut off.
+async fn own_beats(stores: Stores, term: Term, own: mpsc::Sender<Input>) {
+    let Ok(beats) = service::leader_beats(&stores.nats.client).await else { return };
+    let mut beats = std::pin::pin!(beats);
+    while let Some(beat) = beats.next().await {
+        let input = if beat.term == term { Input::OwnBeat } else { continue };
+        if own.send(input).await.is_err() {
+            return;
+        }
+    }
+}

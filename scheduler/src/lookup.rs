@@ -1,0 +1,166 @@
+//! Answers that need more than the state: what the log, the job logs and the servers hold.
+
+use crate::leader::{Lookup, StatusSoFar};
+use crate::stores::Stores;
+use outlive_core::view::{bad_cursor, page};
+use outlive_schemas::codec::Format;
+use outlive_schemas::error::{ErrorCode, Rejection};
+use outlive_schemas::event::HistoryEvent;
+use outlive_schemas::id::{JobId, Namespace, Sequence, Zone};
+use outlive_schemas::limits;
+use outlive_schemas::request::{HistoryRequest, LogsRequest};
+use outlive_schemas::view::{History, LogView, Logs, StoredView, SystemStatus};
+use outlive_store::frame::{FrameOpener, open_header};
+use outlive_store::log::ReadError;
+use serde::Serialize;
+use std::fmt::Display;
+
+/// Finds the answer and writes it.
+pub async fn answer(stores: &Stores, cluster: &str, lookup: Lookup, format: Format) -> Result<Vec<u8>, Rejection> {
+    match lookup {
+        Lookup::History { job, commits, request } => encoded(format, history(stores, job, &commits, &request).await),
+        Lookup::Logs { namespace, job, over, request } => {
+            encoded(format, logs(stores, &namespace, job, over, &request).await)
+        }
+        Lookup::Status(status) => encoded(format, self::status(stores, cluster, status).await),
+    }
+}
+
+fn encoded<T: Serialize>(format: Format, found: Result<T, Rejection>) -> Result<Vec<u8>, Rejection> {
+    found.map(|value| format.encode(&value))
+}
+
+fn out_of_reach(what: &str, error: impl Display) -> Rejection {
+    Rejection::unavailable(format_args!("{what} cannot be read: {error}"))
+}
+
+/// A job's events are found by the commits that speak of it. The cursor is the position after the last event shown:
+/// its commit, and its place among that commit's events of this job.
+async fn history(
+    stores: &Stores,
+    job: JobId,
+    commits: &[Sequence],
+    request: &HistoryRequest,
+) -> Result<History, Rejection> {
+    let limit = page(request.limit, limits::HISTORY_LIMIT_DEFAULT, limits::HISTORY_LIMIT_MAX)?;
+    let (from, skip) = match &request.cursor {
+        None => (Sequence(0), 0),
+        Some(text) => read_position(text).ok_or_else(|| bad_cursor(text))?,
+    };
+    let keys = stores.keys.log_keys().await.map_err(|e| out_of_reach("the log's keys", e))?;
+    let mut opener = FrameOpener::new(&keys);
+    let mut found = History { events: Vec::new(), cursor: None };
+    for &seq in commits.iter().filter(|seq| **seq >= from) {
+        let stored = match stores.log.read(seq, 1).await {
+            Ok(stored) => stored,
+            // Older than the log's history window.
+            Err(ReadError::Purged { .. }) => continue,
+            Err(error) => return Err(out_of_reach("the log", error)),
+        };
+        let Some(stored) = stored.into_iter().next().filter(|stored| stored.seq == seq) else {
+            return Err(out_of_reach("the log", "a replica is behind"));
+        };
+        let damaged = |e: &dyn Display| {
+            tracing::error!(%seq, error = %e, "a commit cannot be opened");
+            metrics::counter!("outlive_decrypt_failures_total").increment(1);
+            Rejection::new(ErrorCode::Internal, format!("commit {seq} cannot be opened: run `outlive log verify`"))
+        };
+        let header = open_header(&stored.body, seq).map_err(|e| damaged(&e))?;
+        let commit = opener.open(&stored.body, header.expected, header.previous).map_err(|e| damaged(&e))?;
+        let skip = if seq == from { skip } else { 0 };
+        let of_job = commit.events.iter().filter(|envelope| envelope.event.job() == Some(job));
+        for (place, envelope) in of_job.enumerate().skip(skip) {
+            if found.events.len() == limit {
+                found.cursor = Some(format!("{seq}.{place}"));
+                return Ok(found);
+            }
+            found.events.push(HistoryEvent::new(seq, envelope));
+        }
+    }
+    Ok(found)
+}
+
+fn read_position(text: &str) -> Option<(Sequence, usize)> {
+    let (seq, place) = text.split_once('.')?;
+    Some((Sequence(seq.parse().ok()?), place.parse().ok()?))
+}
+
+/// The cursor is the stored message after which to go on.
+async fn logs(
+    stores: &Stores,
+    namespace: &Namespace,
+    job: JobId,
+    over: bool,
+    request: &LogsRequest,
+) -> Result<Logs, Rejection> {
+    let limit = page(request.limit, limits::LOGS_LIMIT_DEFAULT, limits::LOGS_LIMIT_MAX)?;
+    let after = match &request.cursor {
+        None => 0,
+        Some(text) => text.parse().map_err(|_| bad_cursor(text))?,
+    };
+    let unreadable = |e: &dyn Display| out_of_reach("the job's log", e);
+    // A job that never wrote anything has no key.
+    let Some(key) = stores.keys.existing_job_key(job).await.map_err(|e| unreadable(&e))? else {
+        return Ok(Logs { entries: Vec::new(), cursor: request.cursor.clone(), end: over });
+    };
+    let messages = stores.job_logs.read(namespace, job, &key, after, limit).await.map_err(|e| unreadable(&e))?;
+    let mut found = Logs { entries: Vec::new(), cursor: Some(after.to_string()), end: messages.is_empty() && over };
+    let mut bytes = 0;
+    for (seq, entries) in messages {
+        bytes += entries.iter().map(|entry| entry.text.0.len() * 4 / 3 + 160).sum::<usize>();
+        // A page always brings something, and never more than fits a reply.
+        if !found.entries.is_empty()
+            && (found.entries.len() + entries.len() > limit || bytes > limits::MESSAGE_BYTES_MAX)
+        {
+            break;
+        }
+        found.entries.extend(entries);
+        found.cursor = Some(seq.to_string());
+    }
+    Ok(found)
+}
+
+async fn status(stores: &Stores, cluster: &str, so_far: StatusSoFar) -> Result<SystemStatus, Rejection> {
+    let (extent, blobs, job_logs, leader) =
+        tokio::join!(stores.log.extent(), stores.blobs.usage(), stores.job_logs.usage(), stream_leader(stores));
+    let extent = extent.map_err(|e| out_of_reach("the log", e))?;
+    let blobs = blobs.map_err(|e| out_of_reach("the blob store", e))?;
+    let job_logs = job_logs.map_err(|e| out_of_reach("the job logs", e))?;
+    let stored = |kind: &str, bytes, items| StoredView { kind: kind.to_owned(), bytes, items };
+    Ok(SystemStatus {
+        cluster: cluster.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        leader: so_far.leader,
+        log: LogView {
+            first_seq: extent.first,
+            last_seq: so_far.last_seq,
+            bytes: extent.bytes,
+            stream_leader_zone: leader.as_deref().and_then(zone_of),
+            stream_leader: leader,
+            witness_seq: so_far.witness_seq,
+        },
+        zones: so_far.zones,
+        jobs: so_far.jobs,
+        stored: vec![
+            stored("log", extent.bytes, so_far.last_seq.0.saturating_sub(extent.first.0.saturating_sub(1))),
+            stored("blobs", blobs.bytes, blobs.items),
+            stored("job_logs", job_logs.bytes, job_logs.items),
+            stored("scheduler_memory", so_far.held_bytes, so_far.held_jobs),
+        ],
+    })
+}
+
+/// The server that leads the log's stream; nothing where there is but one, which is in no cluster.
+async fn stream_leader(stores: &Stores) -> Option<String> {
+    let mut stream = stores.nats.jetstream.get_stream(outlive_schemas::subject::LOG_STREAM).await.ok()?;
+    let info = stream.info().await.ok()?;
+    match &info.cluster {
+        Some(cluster) => cluster.leader.clone(),
+        None => Some(stores.nats.client.server_info().server_name),
+    }
+}
+
+/// A server's zone is what its name ends in: `nats-a` is in zone `a`.
+fn zone_of(server: &str) -> Option<Zone> {
+    server.rsplit('-').next().and_then(|tail| Zone::new(tail).ok())
+}

@@ -1,0 +1,221 @@
+//! A request's bytes → what is asked. Nothing is decided or appended here.
+
+use compact_str::CompactString;
+use outlive_schemas::codec::Format;
+use outlive_schemas::command::{Origin, Stop};
+use outlive_schemas::error::{ErrorCode, Rejection};
+use outlive_schemas::id::{JobRef, Namespace};
+use outlive_schemas::job::{JobSpec, invalid};
+use outlive_schemas::limits;
+use outlive_schemas::request::{
+    CancelRequest, EmptyRequest, GRACE_DEFAULT, HistoryRequest, JobRequest, ListRequest, LogsRequest,
+    SubmitManyRequest, WaitRequest,
+};
+
+/// The operations of the contract, by the end of their subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    Submit,
+    SubmitMany,
+    Get,
+    List,
+    Wait,
+    History,
+    Logs,
+    Why,
+    Cancel,
+    Kill,
+    Delete,
+    Status,
+    Executors,
+}
+
+impl Operation {
+    pub const ALL: [Operation; 13] = [
+        Operation::Submit,
+        Operation::SubmitMany,
+        Operation::Get,
+        Operation::List,
+        Operation::Wait,
+        Operation::History,
+        Operation::Logs,
+        Operation::Why,
+        Operation::Cancel,
+        Operation::Kill,
+        Operation::Delete,
+        Operation::Status,
+        Operation::Executors,
+    ];
+
+    /// What its subjects end in.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Operation::Submit => "job.submit",
+            Operation::SubmitMany => "job.submit_many",
+            Operation::Get => "job.get",
+            Operation::List => "job.list",
+            Operation::Wait => "job.wait",
+            Operation::History => "job.history",
+            Operation::Logs => "job.logs",
+            Operation::Why => "job.why",
+            Operation::Cancel => "job.cancel",
+            Operation::Kill => "job.kill",
+            Operation::Delete => "job.delete",
+            Operation::Status => "status",
+            Operation::Executors => "executor.list",
+        }
+    }
+
+    /// Whether it belongs to operators rather than to a namespace.
+    pub fn is_system(self) -> bool {
+        matches!(self, Operation::Status | Operation::Executors)
+    }
+}
+
+/// What is asked, and for which namespace.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub namespace: Namespace,
+    pub origin: Origin,
+    pub what: Asked,
+}
+
+#[derive(Clone, Debug)]
+pub enum Asked {
+    Submit(Box<JobSpec>),
+    SubmitMany(Vec<JobSpec>),
+    Get(JobRef),
+    List(ListRequest),
+    Wait(WaitRequest),
+    History(HistoryRequest),
+    Logs(LogsRequest),
+    Why(JobRef),
+    Cancel { job: JobRef, how: Stop },
+    Delete(JobRef),
+    Status,
+    Executors,
+}
+
+/// A request as it arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct Raw<'a> {
+    pub operation: Operation,
+    /// The token of the subject that names the namespace; `sys` for operators' operations.
+    pub namespace: &'a str,
+    pub request_id: Option<&'a str>,
+    pub actor: Option<&'a str>,
+    pub body: &'a [u8],
+}
+
+/// Reads a request.
+///
+/// Errors: `invalid_request` for what cannot be read, `invalid_argument` for values out of range, `limit_exceeded`.
+pub fn parse(raw: Raw<'_>, format: Format) -> Result<Request, Rejection> {
+    let body = raw.body;
+    if body.len() > limits::REQUEST_BYTES_MAX {
+        return Err(too_large("the body", body.len(), limits::REQUEST_BYTES_MAX));
+    }
+    let namespace = Namespace::new(raw.namespace)
+        .map_err(|e| Rejection::new(ErrorCode::InvalidArgument, format!("the subject's namespace: {e}")))?;
+    let what = match raw.operation {
+        Operation::Submit => {
+            if body.len() > limits::JOB_SPEC_BYTES_MAX {
+                return Err(too_large("the job's specification", body.len(), limits::JOB_SPEC_BYTES_MAX));
+            }
+            Asked::Submit(format.decode(body)?)
+        }
+        Operation::SubmitMany => {
+            if body.len() > limits::SUBMISSION_BYTES_MAX {
+                return Err(too_large("the body", body.len(), limits::SUBMISSION_BYTES_MAX));
+            }
+            let SubmitManyRequest { jobs } = format.decode(body)?;
+            if jobs.is_empty() {
+                return Err(invalid("jobs", "is empty: give at least one job"));
+            }
+            if jobs.len() > limits::SUBMIT_MANY_MAX {
+                let message = format!(
+                    "`jobs` has {} jobs; the limit is {}: send several requests",
+                    jobs.len(),
+                    limits::SUBMIT_MANY_MAX
+                );
+                return Err(Rejection::new(ErrorCode::LimitExceeded, message));
+            }
+            Asked::SubmitMany(jobs)
+        }
+        Operation::Get => Asked::Get(job(format, body)?),
+        Operation::List => Asked::List(format.decode(body)?),
+        Operation::Wait => Asked::Wait(format.decode(body)?),
+        Operation::History => Asked::History(format.decode(body)?),
+        Operation::Logs => Asked::Logs(format.decode(body)?),
+        Operation::Why => Asked::Why(job(format, body)?),
+        Operation::Cancel => {
+            let CancelRequest { job, grace } = format.decode(body)?;
+            Asked::Cancel { job, how: Stop::Graceful { grace: grace.unwrap_or(GRACE_DEFAULT) } }
+        }
+        Operation::Kill => Asked::Cancel { job: job(format, body)?, how: Stop::Kill },
+        Operation::Delete => Asked::Delete(job(format, body)?),
+        Operation::Status => {
+            format.decode::<EmptyRequest>(body)?;
+            Asked::Status
+        }
+        Operation::Executors => {
+            format.decode::<EmptyRequest>(body)?;
+            Asked::Executors
+        }
+    };
+    Ok(Request { namespace, origin: origin(raw.request_id, raw.actor)?, what })
+}
+
+fn job(format: Format, body: &[u8]) -> Result<JobRef, Rejection> {
+    format.decode::<JobRequest>(body).map(|request| request.job)
+}
+
+fn origin(request_id: Option<&str>, actor: Option<&str>) -> Result<Origin, Rejection> {
+    let bounded = |header: &str, given: Option<&str>, max: usize| match given {
+        Some(text) if text.len() > max => Err(too_large(&format!("the header `{header}`"), text.len(), max)),
+        Some("") | None => Ok(None),
+        Some(text) => Ok(Some(CompactString::new(text))),
+    };
+    Ok(Origin {
+        request_id: bounded("Nats-Msg-Id", request_id, limits::REQUEST_ID_BYTES_MAX)?,
+        by: bounded("Outlive-Actor", actor, limits::ACTOR_BYTES_MAX)?,
+    })
+}
+
+fn too_large(what: &str, bytes: usize, max: usize) -> Rejection {
+    Rejection::new(ErrorCode::LimitExceeded, format!("{what} has {bytes} bytes; the limit is {max}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(operation: Operation, body: &[u8]) -> Result<Request, Rejection> {
+        parse(Raw { operation, namespace: "default", request_id: None, actor: None, body }, Format::Json)
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_by_its_limit() {
+        let body = vec![b' '; limits::REQUEST_BYTES_MAX + 1];
+        let refused = parsed(Operation::Submit, &body).expect_err("too large");
+        assert_eq!(refused.code, ErrorCode::LimitExceeded);
+        assert!(refused.message.contains("1048577 bytes; the limit is 1048576"), "{}", refused.message);
+        let many = format!(r#"{{"jobs":[{}]}}"#, vec![r#"{"driver":{"noop":{}}}"#; 1_001].join(","));
+        assert_eq!(parsed(Operation::SubmitMany, many.as_bytes()).expect_err("1,001").code, ErrorCode::LimitExceeded);
+        assert_eq!(
+            parsed(Operation::SubmitMany, br#"{"jobs":[]}"#).expect_err("none").code,
+            ErrorCode::InvalidArgument
+        );
+    }
+
+    #[test]
+    fn headers_and_subjects_are_held_to_their_shapes() {
+        let raw = Raw { operation: Operation::Status, namespace: "sys", request_id: None, actor: None, body: b"" };
+        assert!(matches!(parse(raw, Format::Json).expect("status").what, Asked::Status));
+        let bad = Raw { namespace: "Not.A.Namespace", ..raw };
+        assert_eq!(parse(bad, Format::Json).expect_err("namespace").code, ErrorCode::InvalidArgument);
+        let long = "x".repeat(300);
+        let bad = Raw { request_id: Some(&long), ..raw };
+        assert_eq!(parse(bad, Format::Json).expect_err("id").code, ErrorCode::LimitExceeded);
+    }
+}

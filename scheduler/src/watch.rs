@@ -1,0 +1,171 @@
+//! Heartbeats, registrations and probes → observations, and what executors look like to people.
+
+use outlive_core::detect::{Observations, Observed};
+use outlive_core::plan::Hints;
+use outlive_core::state::State;
+use outlive_schemas::executor::Registration;
+use outlive_schemas::id::ExecutorId;
+use outlive_schemas::message::{AttemptDigest, Heartbeat};
+use outlive_schemas::time::{Millis, Timestamp};
+use outlive_schemas::view::{ExecutorState, ExecutorView, ZoneState, ZoneView};
+use std::collections::BTreeMap;
+
+/// How often at most one executor is sent its whole wanted set.
+const WANT_INTERVAL: Millis = Millis(1_000);
+/// Beats in a row with another digest before the set is sent: what is on its way explains one.
+const DIFFERENT_BEATS: u32 = 2;
+
+/// What a probe found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probed {
+    Here,
+    NobodyThere,
+    Silent,
+}
+
+#[derive(Debug, Default)]
+struct Beats {
+    different: u32,
+    wanted_sent: Option<Timestamp>,
+}
+
+#[derive(Debug, Default)]
+pub struct Watch {
+    pub observations: Observations,
+    beats: BTreeMap<ExecutorId, Beats>,
+}
+
+impl Watch {
+    pub fn new(now: Timestamp, state: &State) -> Watch {
+        let mut watch = Watch::default();
+        watch.observations.listening_since = now;
+        for (id, executor) in state.executors.iter().filter(|(_, e)| e.is_alive()) {
+            watch
+                .observations
+                .executors
+                .insert(*id, Observed::new(executor.registration.zone.clone(), executor.joined_at));
+        }
+        watch
+    }
+
+    pub fn joined(&mut self, registration: &Registration, now: Timestamp) {
+        self.observations.executors.insert(registration.id, Observed::new(registration.zone.clone(), now));
+    }
+
+    pub fn lost(&mut self, executor: ExecutorId) {
+        self.observations.executors.remove(&executor);
+        self.beats.remove(&executor);
+    }
+
+    pub fn own_beat(&mut self, now: Timestamp) {
+        // Back from isolation: what was missed meanwhile was for nobody to hear.
+        if self.observations.is_isolated(now) {
+            self.observations.listening_since = now;
+        }
+        self.observations.own_beat_heard = Some(now);
+    }
+
+    /// Takes a beat in. Returns whether the executor should be sent its wanted set.
+    pub fn beat(&mut self, beat: &Heartbeat, state: &State, now: Timestamp) -> bool {
+        let Some(observed) = self.observations.executors.get_mut(&beat.executor) else { return false };
+        observed.heard(now);
+        observed.leaving = beat.leaving;
+        let beats = self.beats.entry(beat.executor).or_default();
+        if digest(state, beat.executor) == beat.digest {
+            beats.different = 0;
+            return false;
+        }
+        beats.different += 1;
+        let due =
+            beats.different >= DIFFERENT_BEATS && beats.wanted_sent.is_none_or(|at| now.since(at) >= WANT_INTERVAL);
+        if due {
+            beats.wanted_sent = Some(now);
+        }
+        due
+    }
+
+    pub fn probed(&mut self, executor: ExecutorId, found: Probed, now: Timestamp) {
+        let Some(observed) = self.observations.executors.get_mut(&executor) else { return };
+        match found {
+            Probed::Here => {
+                observed.last_answer = Some(now);
+                observed.gone = 0;
+            }
+            Probed::NobodyThere => observed.gone += 1,
+            Probed::Silent => {}
+        }
+    }
+
+    pub fn registered(&mut self, present: &[Registration]) {
+        for (id, observed) in &mut self.observations.executors {
+            observed.leased = present.iter().any(|registration| registration.id == *id);
+        }
+    }
+
+    /// Executors that should get no work for now.
+    pub fn hints(&self, now: Timestamp) -> Hints {
+        let avoid =
+            self.observations.executors.iter().filter(|(_, o)| o.leaving || o.is_suspect(now)).map(|(id, _)| *id);
+        Hints { avoid: avoid.collect() }
+    }
+
+    /// Whether an executor's registration was last seen to be there.
+    pub fn is_leased(&self, executor: ExecutorId) -> bool {
+        self.observations.executors.get(&executor).is_some_and(|observed| observed.leased)
+    }
+
+    pub fn executors(&self, state: &State, now: Timestamp) -> Vec<ExecutorView> {
+        let mut views: Vec<_> = state.executors.iter().map(|(id, e)| self.view(*id, e, now)).collect();
+        views.sort_by(|a, b| (&a.zone, &a.name, a.id).cmp(&(&b.zone, &b.name, b.id)));
+        views
+    }
+
+    fn view(&self, id: ExecutorId, executor: &outlive_core::state::Executor, now: Timestamp) -> ExecutorView {
+        let observed = self.observations.executors.get(&id);
+        let (state, reason) = match (executor.lost, observed) {
+            (Some(loss), _) => (ExecutorState::Lost, Some(loss.reason.as_str().to_owned())),
+            (None, Some(o)) if o.leaving => (ExecutorState::Draining, Some("it is shutting down".to_owned())),
+            (None, Some(o)) if o.is_suspect(now) => (ExecutorState::Suspect, Some("no heartbeat".to_owned())),
+            _ => (ExecutorState::Ready, None),
+        };
+        let registration = &executor.registration;
+        ExecutorView {
+            name: registration.name.clone(),
+            id,
+            zone: registration.zone.clone(),
+            host: registration.host.clone(),
+            state,
+            reason,
+            capacity: registration.capacity,
+            allocated: executor.allocated,
+            running: executor.attempts.len() as u32,
+            version: registration.version.clone(),
+            last_heartbeat_ms: observed.and_then(|o| o.last_beat).map(|at| now.since(at).0),
+        }
+    }
+}
+
+/// What an executor's digest should be.
+fn digest(state: &State, executor: ExecutorId) -> AttemptDigest {
+    let mut digest = AttemptDigest::default();
+    let attempts = state.executors.get(&executor).map(|e| &e.attempts);
+    for (id, job) in attempts.into_iter().flatten().filter_map(|id| state.jobs.get(id).map(|job| (*id, job))) {
+        digest.add(id, job.attempt);
+    }
+    digest
+}
+
+/// Zones as their executors make them up.
+pub fn zones(state: &State) -> Vec<ZoneView> {
+    let mut zones: BTreeMap<_, (u32, u32, u32)> = BTreeMap::new();
+    for executor in state.executors.values() {
+        let (alive, lost, running) = zones.entry(executor.registration.zone.clone()).or_default();
+        *if executor.is_alive() { alive } else { lost } += 1;
+        *running += executor.attempts.len() as u32;
+    }
+    let view = |(zone, (executors, _, running))| {
+        let state = if executors == 0 { ZoneState::Lost } else { ZoneState::Steady };
+        ZoneView { zone, state, executors, running }
+    };
+    zones.into_iter().map(view).collect()
+}
