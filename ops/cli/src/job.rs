@@ -1,0 +1,67 @@
+//! `outlive job`: one module for each of its commands.
+
+mod spec;
+mod submit;
+mod run;
+mod view;
+mod get;
+mod list;
+mod wait;
+mod logs;
+mod history;
+mod why;
+mod end;
+
+use crate::args::Global;
+use clap::{Args, Subcommand};
+use outlive_schemas::id::JobRef;
+
+#[derive(Debug, Subcommand)]
+pub enum JobCommand {
+    /// Submit one job or many, and return
+    Submit(submit::SubmitArgs),
+    /// Submit a job, follow its output and exit as it does
+    Run(run::RunArgs),
+    /// Show a job
+    Get(get::GetArgs),
+    /// List jobs
+    List(list::ListArgs),
+    /// Wait until a job is finished, or running
+    Wait(wait::WaitArgs),
+    /// Print what a job has written
+    Logs(logs::LogsArgs),
+    /// List what has happened to a job
+    History(history::HistoryArgs),
+    /// Say why a job is where it is
+    Why(why::WhyArgs),
+    /// End a job: SIGTERM, and SIGKILL after a grace
+    Cancel(end::CancelArgs),
+    /// End a job with SIGKILL, now
+    Kill(end::KillArgs),
+    /// Forget a finished job, and everything that is kept of it
+    Delete(end::DeleteArgs),
+}
+
+/// The job that a command is about.
+#[derive(Debug, Args)]
+pub struct Job {
+    /// The job's id, or its name: then the newest of that name
+    #[arg(value_name = "JOB")]
+    pub job: JobRef,
+}
+
+pub async fn run(command: JobCommand, global: &Global) -> anyhow::Result<()> {
+    match command {
+        JobCommand::Submit(args) => submit::run(args, global).await,
+        JobCommand::Run(args) => run::run(args, global).await,
+        JobCommand::Get(args) => get::run(args, global).await,
+        JobCommand::List(args) => list::run(args, global).await,
+        JobCommand::Wait(args) => wait::run(args, global).await,
+        JobCommand::Logs(args) => logs::run(args, global).await,
+        JobCommand::History(args) => history::run(args, global).await,
+        JobCommand::Why(args) => why::run(args, global).await,
+        JobCommand::Cancel(args) => end::cancel(args, global).await,
+        JobCommand::Kill(args) => end::kill(args, global).await,
+        JobCommand::Delete(args) => end::delete(args, global).await,
+    }
+}

@@ -1,0 +1,23 @@
+//! `outlive log`: what an operator does with the log itself, past every scheduler.
+
+mod access;
+mod verify;
+mod accept_loss;
+
+use crate::args::Global;
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Read the whole log and check every seal, every link of the chain, and the witness
+    Verify(verify::VerifyArgs),
+    /// Let schedulers lead again after the log has lost acknowledged commits
+    AcceptLoss(accept_loss::AcceptLossArgs),
+}
+
+pub async fn run(command: LogCommand, global: &Global) -> anyhow::Result<()> {
+    match command {
+        LogCommand::Verify(args) => verify::run(args, global).await,
+        LogCommand::AcceptLoss(args) => accept_loss::run(args, global).await,
+    }
+}
