@@ -39,10 +39,10 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Begins at the newest image that can be read, or at the log's beginning.
-    pub async fn begin(stores: &Stores) -> Result<Follower, ReplayError> {
+    /// Begins at the log's beginning, whatever images there are.
+    pub async fn from_the_beginning(stores: &Stores) -> Result<Follower, ReplayError> {
         let keys = stores.keys.log_keys().await.map_err(ReplayError::Key)?;
-        let mut follower = Follower {
+        Ok(Follower {
             stores: stores.clone(),
             opener: Some(FrameOpener::new(&keys)),
             state: State::default(),
@@ -51,7 +51,12 @@ impl Follower {
             chains: VecDeque::new(),
             events_since_image: 0,
             events: 0,
-        };
+        })
+    }
+
+    /// Begins at the newest image that can be read, or at the log's beginning.
+    pub async fn begin(stores: &Stores) -> Result<Follower, ReplayError> {
+        let mut follower = Follower::from_the_beginning(stores).await?;
         for head in stores.images.list().await.map_err(ReplayError::Images)? {
             match stores.images.load(&head).await {
                 Ok(content) => match codec::unpack::<State>("an image of the state", &content) {

@@ -2,7 +2,7 @@
 //! beside what it does.
 
 use crate::output::Output;
-use crate::{chaos, completions, config_show, dev, executor, job, keys, log, man, scheduler, status};
+use crate::{bench, chaos, completions, config_show, dev, executor, job, keys, log, man, scheduler, status};
 use clap::{Args, Parser, Subcommand};
 use outlive_schemas::id::Namespace;
 use outlive_schemas::time::Millis;
@@ -80,6 +80,8 @@ pub enum Command {
     Config(config_show::ConfigCommand),
     /// Break parts of a running `outlive dev`, and see what happens
     Chaos(chaos::ChaosArgs),
+    /// Measure the system, beside the limits it stands on
+    Bench(bench::BenchArgs),
     /// Print completions for a shell
     Completions(completions::CompletionsArgs),
     /// Print the manual page

@@ -18,6 +18,7 @@ mod progress;
 mod shutdown;
 mod dev;
 mod chaos;
+mod bench;
 mod job;
 mod status;
 mod executor;
@@ -81,6 +82,7 @@ async fn ask(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Log(command) => log::run(command, global).await?,
         Command::Keys(command) => keys::run(command, global)?,
         Command::Config(command) => config_show::run(command, global)?,
+        Command::Bench(args) => bench::run(global, args).await?,
         Command::Completions(args) => completions::run(args)?,
         Command::Man(args) => man::run(args)?,
         Command::Chaos(args) => {

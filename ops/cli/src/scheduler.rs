@@ -25,7 +25,8 @@ pub async fn run(global: &Global) -> anyhow::Result<()> {
     outlive_scheduler::run(config, shutdown).await.context("the scheduler stopped")
 }
 
-fn config_of(settings: Settings) -> Result<SchedulerConfig, Failure> {
+/// What a scheduler is told, from all the settings.
+pub fn config_of(settings: Settings) -> Result<SchedulerConfig, Failure> {
     let zone = settings.zone()?;
     let name = match settings.scheduler.name {
         Some(name) => name,

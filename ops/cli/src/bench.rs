@@ -1,0 +1,81 @@
+//! `outlive bench`: real work through the real API, beside the limit that it is measured against.
+//!
+//! Each bench starts an `outlive dev` of its own in a temporary directory, unless it is told of a running system.
+//! Figures are for reading: nothing here passes or fails.
+
+mod stage;
+mod limits;
+mod submit;
+mod latency;
+mod replay;
+
+use crate::args::Global;
+use crate::output::{self, Details};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use stage::Stage;
+
+const EXAMPLES: &str = "\
+Examples:
+  outlive bench submit --json                      noop jobs a second, from submission to result, with one zone
+  outlive bench submit --zones 3 --single --json   the same with three zones, one job a request
+  outlive bench latency --json                     one client, one job after another
+  outlive bench replay --events 1000000 --json     how fast a scheduler reads the log back";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Noop jobs from submission to result, sustained
+    Submit(submit::SubmitArgs),
+    /// One client that submits one job after another
+    Latency(latency::LatencyArgs),
+    /// How fast the log is read back
+    Replay(replay::ReplayArgs),
+}
+
+/// Where a bench runs and how it is printed.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Zones of the system to start for it [ignored with --config or --server]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    zones: u8,
+    /// Print the figures as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(global: &Global, args: BenchArgs) -> anyhow::Result<()> {
+    match args.what {
+        What::Submit(args) => {
+            let stage = Stage::open(global, args.common.zones).await?;
+            print(&args.common, &submit::run(&stage, &args).await?)
+        }
+        What::Latency(args) => {
+            let stage = Stage::open(global, args.common.zones).await?;
+            print(&args.common, &latency::run(&stage, &args).await?)
+        }
+        What::Replay(args) => {
+            let stage = Stage::open(global, args.common.zones).await?;
+            print(&args.common, &replay::run(&stage, &args).await?)
+        }
+    }
+}
+
+fn print<T: Serialize>(common: &Common, figures: &T) -> anyhow::Result<()> {
+    if common.json {
+        return Ok(output::line(serde_json::to_vec(figures)?)?);
+    }
+    let mut details = Details::new();
+    if let serde_json::Value::Object(figures) = serde_json::to_value(figures)? {
+        for (name, value) in figures {
+            details.line(&name.replace('_', " "), value);
+        }
+    }
+    Ok(output::line(details.render())?)
+}
