@@ -11,7 +11,8 @@ pub struct Chance {
 impl Chance {
     /// Prints the seed, so that a failed run tells it.
     pub fn seeded() -> Chance {
-        let given = std::env::var("OUTLIVE_TEST_SEED").ok().map(|text| text.parse().expect("OUTLIVE_TEST_SEED is a number"));
+        let given =
+            std::env::var("OUTLIVE_TEST_SEED").ok().map(|text| text.parse().expect("OUTLIVE_TEST_SEED is a number"));
         let seed = given.unwrap_or_else(|| uuid::Uuid::now_v7().as_u128() as u64);
         eprintln!("seed: OUTLIVE_TEST_SEED={seed}");
         Chance { state: seed }

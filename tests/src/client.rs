@@ -100,7 +100,9 @@ impl Client {
     /// A request that has to succeed.
     pub async fn ask(&self, operation: &str, body: Value) -> Value {
         let shown: String = body.to_string().chars().take(300).collect();
-        self.request(operation, body).await.unwrap_or_else(|refused| panic!("{operation} {shown} was refused: {refused:?}"))
+        self.request(operation, body)
+            .await
+            .unwrap_or_else(|refused| panic!("{operation} {shown} was refused: {refused:?}"))
     }
 
     /// A request that has to be refused.

@@ -50,7 +50,10 @@ pub fn outlive_bin() -> PathBuf {
     let own = std::env::current_exe().expect("a test knows its own path");
     let beside = own.parent().and_then(|deps| deps.parent()).map(|built| built.join("outlive"));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| {
-        panic!("there is no `outlive` beside {}: build it (cargo build -p outlive-cli), or set OUTLIVE_BIN", own.display())
+        panic!(
+            "there is no `outlive` beside {}: build it (cargo build -p outlive-cli), or set OUTLIVE_BIN",
+            own.display()
+        )
     })
 }
 

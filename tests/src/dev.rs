@@ -120,7 +120,8 @@ impl Dev {
 
     async fn reap(&mut self) -> Option<i32> {
         let mut child = self.child.take().expect("it runs");
-        let status = tokio::task::spawn_blocking(move || wait_bounded(&mut child)).await.expect("waiting does not panic");
+        let status =
+            tokio::task::spawn_blocking(move || wait_bounded(&mut child)).await.expect("waiting does not panic");
         status.unwrap_or_else(|| panic!("outlive dev did not stop within {} s", STOP_BOUND.as_secs())).code()
     }
 

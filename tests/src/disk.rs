@@ -82,12 +82,8 @@ mod tests {
         // `base64` of "xxthe-secret-markeryy" and of "xthe-secret-marker".
         let mut straddling = vec![b'.'; BLOCK - 5];
         straddling.extend_from_slice(needle.as_bytes());
-        let hiding_places: [&[u8]; 4] = [
-            b"...the-secret-marker...",
-            b"eHh0aGUtc2VjcmV0LW1hcmtlcnl5",
-            b"eHRoZS1zZWNyZXQtbWFya2Vy",
-            &straddling,
-        ];
+        let hiding_places: [&[u8]; 4] =
+            [b"...the-secret-marker...", b"eHh0aGUtc2VjcmV0LW1hcmtlcnl5", b"eHRoZS1zZWNyZXQtbWFya2Vy", &straddling];
         for place in hiding_places {
             fs::write(deep.join("file"), place).expect("write");
             assert!(on_disk_contains(scratch.path(), needle).is_some(), "{}", String::from_utf8_lossy(&place[..20]));
