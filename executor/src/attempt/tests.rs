@@ -1,0 +1,438 @@
+use super::*;
+use outlive_schemas::checkpoint::BlobName;
+use outlive_schemas::id::{Attempt, JobId, JobName, JobVersion, Namespace, Sequence};
+use outlive_schemas::time::Millis;
+use std::sync::Arc;
+
+/// An assignment of the job that `spec` describes.
+pub(crate) fn assignment(spec: &str) -> Assignment {
+    let job: JobId = "0197f3c8-0000-7000-8000-000000000001".parse().expect("an id");
+    Assignment {
+        job,
+        attempt: Attempt(2),
+        namespace: Namespace::new("default").expect("a namespace"),
+        name: JobName::new("counter").expect("a name"),
+        version: JobVersion(1),
+        placed_at: Sequence(7),
+        restore: None,
+        spec: Arc::new(serde_json::from_str(spec).expect(spec)),
+    }
+}
+
+const PLAN: Plan = Plan {
+    restore: None,
+    interval_ms: 10_000,
+    min_pause_ms: 5_000,
+    checkpoint_timeout_ms: 60_000,
+    run_timeout_ms: None,
+};
+
+/// Feeds a machine, and shows what it does.
+struct Scene {
+    machine: AttemptMachine,
+    now_ms: u64,
+}
+
+fn scene(plan: Plan) -> Scene {
+    let (machine, effects) = AttemptMachine::new(plan);
+    assert_eq!(effects, [Effect::Prepare]);
+    Scene { machine, now_ms: 0 }
+}
+
+/// One whose process was started at 1 s.
+fn running(plan: Plan) -> Scene {
+    let mut scene = scene(plan);
+    scene.check(100, Input::Prepared, &[Effect::Start]);
+    scene.check(1_000, Input::Started { at_ms: 1_000 }, &[report(1_000, News::Started)]);
+    scene
+}
+
+/// One whose first checkpoint is being read, since 11 s.
+fn reading() -> Scene {
+    let mut scene = running(PLAN);
+    scene.check(11_000, Input::Wake, &[Effect::Read { round: 1 }]);
+    scene
+}
+
+impl Scene {
+    #[track_caller]
+    fn check(&mut self, at_ms: u64, input: Input, expected: &[Effect]) -> &mut Self {
+        assert!(at_ms >= self.now_ms, "time goes on");
+        self.now_ms = at_ms;
+        let shown = format!("{input:?}");
+        assert_eq!(self.machine.step(input, at_ms), expected, "after {shown} at {at_ms}");
+        self
+    }
+
+    #[track_caller]
+    fn wakes_at(&mut self, expected: Option<u64>) -> &mut Self {
+        assert_eq!(self.machine.wake_at(), expected);
+        self
+    }
+}
+
+fn report(at_ms: u64, news: News) -> Effect {
+    Effect::Report { at_ms, news }
+}
+
+fn ended(at_ms: u64, outcome: Outcome, ran_ms: Option<u64>) -> Effect {
+    report(at_ms, News::Ended(Ended { outcome, ran_ms, result: None }))
+}
+
+fn taken(manifest: u8) -> Taken {
+    let manifest = BlobName([manifest; 32]);
+    Taken { manifest, size_bytes: 9, uploaded_bytes: 3, files: 1, duration_ms: 0, pause_ms: 0 }
+}
+
+fn failed(reason: &str) -> CheckpointFault {
+    CheckpointFault::Failed { reason: reason.into() }
+}
+
+const GRACEFUL: Input = Input::Stop(Stop::Graceful { grace: Millis(2_000) });
+const KILL: Input = Input::Stop(Stop::Kill);
+
+#[test]
+fn a_job_that_succeeds() {
+    let mut scene = running(PLAN);
+    scene
+        .check(5_000, Input::Exited(Exit::Code(0)), &[])
+        .check(5_010, Input::Gone, &[Effect::Collect { result: true }])
+        .wakes_at(None);
+    let result = Payload::from("42");
+    let end = Ended { outcome: Outcome::Exited { code: 0 }, ran_ms: Some(4_000), result: Some(result.clone()) };
+    scene
+        .check(5_020, Input::Collected(ResultFile::Left(result)), &[report(5_000, News::Ended(end))])
+        .check(6_000, Input::EndAcknowledged, &[Effect::Forget])
+        .check(6_001, Input::EndAcknowledged, &[]);
+}
+
+#[test]
+fn a_result_counts_only_with_success_and_within_the_limit() {
+    let mut scene = running(PLAN);
+    scene.check(2_000, Input::Exited(Exit::Code(3)), &[]).check(2_001, Input::Gone, &[Effect::Collect { result: false }]);
+    let stray = ResultFile::Left(Payload::from("no"));
+    scene.check(2_002, Input::Collected(stray), &[ended(2_000, Outcome::Exited { code: 3 }, Some(1_000))]);
+
+    let mut scene = running(PLAN);
+    scene.check(2_000, Input::Exited(Exit::Code(0)), &[]).check(2_000, Input::Gone, &[Effect::Collect { result: true }]);
+    let refused = Outcome::ResultRefused { reason: "too large".into() };
+    scene.check(
+        2_001,
+        Input::Collected(ResultFile::Refused { reason: "too large".into() }),
+        &[ended(2_000, refused, Some(1_000))],
+    );
+}
+
+#[test]
+fn signals_and_a_lost_shim() {
+    let mut scene = running(PLAN);
+    scene.check(2_000, Input::Exited(Exit::Signal(11)), &[]).check(2_000, Input::Gone, &[Effect::Collect { result: false }]);
+    let end = ended(2_000, Outcome::Signalled { signal: 11 }, Some(1_000));
+    scene.check(2_000, Input::Collected(ResultFile::None), &[end]);
+
+    let mut scene = running(PLAN);
+    scene.check(3_000, Input::Gone, &[Effect::Collect { result: false }]);
+    let end = ended(3_000, Outcome::Signalled { signal: 9 }, Some(2_000));
+    scene.check(3_000, Input::Collected(ResultFile::None), &[end]);
+}
+
+#[test]
+fn what_is_out_of_reach_is_tried_again_but_not_for_ever() {
+    let mut scene = scene(Plan { restore: Some(CheckpointNumber(3)), ..PLAN });
+    let fault = || Input::NotPrepared(PrepareFault::Unavailable { reason: "no stream leader".into() });
+    let mut at = 0;
+    for nth in 1..PREPARE_TRIES_MAX {
+        scene.check(at, fault(), &[]);
+        let retry = scene.machine.wake_at().expect("another try");
+        assert!((at + 1..=at + PREPARE_DELAY_MS_MAX).contains(&retry), "try {nth}");
+        scene.check(retry - 1, Input::Wake, &[]);
+        scene.check(retry, Input::Wake, &[Effect::Prepare]).wakes_at(None);
+        at = retry;
+    }
+    let effects = scene.machine.step(fault(), at);
+    let [Effect::Report { news: News::Ended(Ended { outcome: Outcome::LaunchFailed { reason }, .. }), .. }] = &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert!(reason.contains("20 times") && reason.contains("no stream leader"), "{reason}");
+}
+
+#[test]
+fn an_unreadable_checkpoint_is_named_and_a_local_fault_is_not_its_own() {
+    let unreadable = || Input::NotPrepared(PrepareFault::Unreadable { reason: "damaged".into() });
+    let outcome = Outcome::RestoreFailed { number: CheckpointNumber(3), reason: "damaged".into() };
+    scene(Plan { restore: Some(CheckpointNumber(3)), ..PLAN }).check(5, unreadable(), &[ended(5, outcome, None)]);
+    let outcome = Outcome::LaunchFailed { reason: "disk full".into() };
+    let local = Input::NotPrepared(PrepareFault::Local { reason: "disk full".into() });
+    scene(Plan { restore: Some(CheckpointNumber(3)), ..PLAN }).check(5, local, &[ended(5, outcome, None)]);
+}
+
+#[test]
+fn a_command_that_cannot_be_started() {
+    let mut scene = scene(PLAN);
+    scene.check(1, Input::Prepared, &[Effect::Start]);
+    let outcome = Outcome::LaunchFailed { reason: "no such file".into() };
+    scene
+        .check(2, Input::NotStarted { reason: "no such file".into() }, &[ended(2, outcome, None)])
+        .check(3, Input::EndAcknowledged, &[Effect::Forget]);
+}
+
+#[test]
+fn checkpoints_go_round() {
+    let mut scene = running(PLAN);
+    scene
+        .wakes_at(Some(11_000))
+        .check(10_999, Input::Wake, &[])
+        .check(11_000, Input::Wake, &[Effect::Read { round: 1 }])
+        .wakes_at(Some(71_000))
+        .check(11_010, Input::Read { round: 1, result: Ok(()) }, &[Effect::Store { round: 1 }])
+        .check(
+            11_500,
+            Input::Stored { round: 1, result: Ok(Some(taken(1))) },
+            &[report(11_500, News::Checkpoint(taken(1)))],
+        )
+        // The next one is compared with this one, so nothing begins before this one counts.
+        .wakes_at(None)
+        .check(90_000, Input::Wake, &[])
+        .check(90_001, Input::CheckpointAcknowledged, &[Effect::CommitCheckpoint])
+        .check(90_002, Input::CheckpointAcknowledged, &[])
+        .wakes_at(Some(21_000))
+        .check(90_003, Input::Wake, &[Effect::Read { round: 2 }]);
+}
+
+#[test]
+fn an_unchanged_state_makes_no_checkpoint_and_a_slow_one_a_pause() {
+    let mut scene = reading();
+    scene
+        .check(11_001, Input::Read { round: 1, result: Ok(()) }, &[Effect::Store { round: 1 }])
+        .check(11_002, Input::Stored { round: 1, result: Ok(None) }, &[])
+        .wakes_at(Some(21_000))
+        .check(21_000, Input::Wake, &[Effect::Read { round: 2 }])
+        .check(30_000, Input::Read { round: 2, result: Ok(()) }, &[Effect::Store { round: 2 }])
+        .check(31_000, Input::Stored { round: 2, result: Ok(None) }, &[])
+        // 21 s + the interval would be 31 s, but the pause is 5 s.
+        .wakes_at(Some(36_000));
+}
+
+#[test]
+fn a_failed_checkpoint_is_reported_and_followed_by_another() {
+    let mut scene = reading();
+    let news = News::CheckpointFailed { reason: "device".into() };
+    scene
+        .check(11_001, Input::Read { round: 1, result: Err(failed("device")) }, &[report(11_001, news)])
+        .wakes_at(Some(21_000))
+        .check(21_000, Input::Wake, &[Effect::Read { round: 2 }])
+        .check(21_001, Input::Read { round: 2, result: Ok(()) }, &[Effect::Store { round: 2 }]);
+    let news = News::CheckpointFailed { reason: "full".into() };
+    scene.check(29_000, Input::Stored { round: 2, result: Err(failed("full")) }, &[report(29_000, news)]);
+    scene.wakes_at(Some(29_000 + 1_000 + 5_000));
+}
+
+#[test]
+fn a_checkpoint_that_takes_too_long_is_given_up_and_its_late_answer_ignored() {
+    let mut scene = reading();
+    let reason = "the checkpoint took longer than checkpoint.timeout, which is 1m";
+    let news = News::CheckpointFailed { reason: reason.into() };
+    scene
+        .check(71_000, Input::Wake, &[Effect::CancelCheckpoint, report(71_000, news)])
+        .wakes_at(Some(77_000))
+        .check(77_000, Input::Wake, &[Effect::Read { round: 2 }])
+        .check(77_001, Input::Read { round: 1, result: Ok(()) }, &[])
+        .check(77_002, Input::Read { round: 2, result: Ok(()) }, &[Effect::Store { round: 2 }])
+        .check(77_003, Input::Stored { round: 1, result: Ok(Some(taken(1))) }, &[]);
+}
+
+#[test]
+fn an_exit_while_a_checkpoint_is_under_way_gives_it_up() {
+    for stored in [false, true] {
+        let mut scene = reading();
+        if stored {
+            scene.check(11_001, Input::Read { round: 1, result: Ok(()) }, &[Effect::Store { round: 1 }]);
+        }
+        scene
+            .check(11_002, Input::Exited(Exit::Code(1)), &[Effect::CancelCheckpoint])
+            .check(11_003, Input::Read { round: 1, result: Ok(()) }, &[])
+            .check(11_003, Input::Stored { round: 1, result: Ok(Some(taken(1))) }, &[])
+            .check(11_004, Input::Gone, &[Effect::Collect { result: false }])
+            .check(
+                11_005,
+                Input::Collected(ResultFile::None),
+                &[ended(11_002, Outcome::Exited { code: 1 }, Some(10_002))],
+            );
+    }
+    // A freeze that fails because the job has just ended is no failed checkpoint.
+    reading().check(11_001, Input::Read { round: 1, result: Err(CheckpointFault::Over) }, &[]);
+}
+
+#[test]
+fn a_reported_checkpoint_stays_reported_when_the_job_ends() {
+    let mut scene = reading();
+    scene.check(11_001, Input::Read { round: 1, result: Ok(()) }, &[Effect::Store { round: 1 }]);
+    let stored = Input::Stored { round: 1, result: Ok(Some(taken(1))) };
+    scene
+        .check(11_002, stored, &[report(11_002, News::Checkpoint(taken(1)))])
+        .check(11_003, Input::Exited(Exit::Code(0)), &[])
+        .check(11_004, Input::CheckpointAcknowledged, &[])
+        .check(11_005, Input::Gone, &[Effect::Collect { result: true }]);
+}
+
+#[test]
+fn a_graceful_stop_becomes_a_kill_when_its_grace_is_over() {
+    let mut scene = reading();
+    scene
+        .check(12_000, GRACEFUL, &[Effect::CancelCheckpoint, Effect::Terminate])
+        .wakes_at(Some(14_000))
+        // The order is repeated; its grace is not.
+        .check(13_000, GRACEFUL, &[])
+        .wakes_at(Some(14_000))
+        .check(14_000, Input::Wake, &[Effect::Kill])
+        .wakes_at(None)
+        .check(14_001, Input::Exited(Exit::Signal(9)), &[])
+        .check(14_002, Input::Gone, &[Effect::Collect { result: false }])
+        .check(
+            14_003,
+            Input::Collected(ResultFile::None),
+            &[ended(14_001, Outcome::Signalled { signal: 9 }, Some(13_001))],
+        );
+}
+
+#[test]
+fn a_kill_overtakes_a_graceful_stop() {
+    running(PLAN)
+        .check(2_000, GRACEFUL, &[Effect::Terminate])
+        .check(2_100, KILL, &[Effect::Kill])
+        .wakes_at(None)
+        .check(2_200, GRACEFUL, &[])
+        .wakes_at(None);
+}
+
+#[test]
+fn a_stop_before_there_is_a_process() {
+    for (stop, signal) in [(GRACEFUL, 15), (KILL, 9)] {
+        scene(PLAN).check(1, stop, &[Effect::CancelPrepare, ended(1, Outcome::Signalled { signal }, None)]);
+    }
+    let mut starting = scene(PLAN);
+    starting
+        .check(1, Input::Prepared, &[Effect::Start])
+        .check(2, KILL, &[])
+        .check(3, GRACEFUL, &[])
+        .check(4, Input::Started { at_ms: 4 }, &[report(4, News::Started), Effect::Kill]);
+}
+
+#[test]
+fn a_stop_after_the_end_changes_nothing() {
+    let mut scene = running(PLAN);
+    scene.check(2_000, Input::Exited(Exit::Code(0)), &[]);
+    scene.check(2_001, Input::Gone, &[Effect::Collect { result: true }]).check(2_002, KILL, &[]);
+    let end = ended(2_000, Outcome::Exited { code: 0 }, Some(1_000));
+    scene.check(2_003, Input::Collected(ResultFile::None), &[end]).check(2_004, KILL, &[]).check(2_005, GRACEFUL, &[]);
+}
+
+#[test]
+fn a_job_that_runs_too_long() {
+    let mut scene = running(Plan { run_timeout_ms: Some(3_000), ..PLAN });
+    scene
+        .wakes_at(Some(4_000))
+        .check(4_000, Input::Wake, &[Effect::Kill])
+        .check(4_001, Input::Exited(Exit::Signal(9)), &[])
+        .check(4_002, Input::Gone, &[Effect::Collect { result: false }])
+        .check(4_003, Input::Collected(ResultFile::None), &[ended(4_001, Outcome::TimedOut, Some(3_001))]);
+    // What ended by itself at the last moment has its own outcome.
+    let mut scene = running(Plan { run_timeout_ms: Some(3_000), ..PLAN });
+    scene
+        .check(4_000, Input::Wake, &[Effect::Kill])
+        .check(4_001, Input::Exited(Exit::Code(0)), &[])
+        .check(4_002, Input::Gone, &[Effect::Collect { result: true }])
+        .check(
+            4_003,
+            Input::Collected(ResultFile::None),
+            &[ended(4_001, Outcome::Exited { code: 0 }, Some(3_001))],
+        );
+}
+
+#[test]
+fn an_abandoned_attempt_is_killed_and_says_nothing() {
+    scene(PLAN).check(1, Input::Abandon, &[Effect::CancelPrepare, Effect::Forget]);
+
+    let mut starting = scene(PLAN);
+    starting.check(1, Input::Prepared, &[Effect::Start]).check(2, Input::Abandon, &[]);
+    starting.check(3, Input::Started { at_ms: 3 }, &[Effect::Kill]).check(4, Input::Gone, &[Effect::Forget]);
+
+    let mut starting = scene(PLAN);
+    starting.check(1, Input::Prepared, &[Effect::Start]).check(2, Input::Abandon, &[]);
+    starting.check(3, Input::NotStarted { reason: "x".into() }, &[Effect::Forget]);
+
+    let mut busy = reading();
+    busy.check(11_001, Input::Abandon, &[Effect::CancelCheckpoint, Effect::Kill])
+        .check(11_002, Input::Abandon, &[])
+        .check(11_003, Input::Exited(Exit::Signal(9)), &[])
+        .check(11_004, Input::Gone, &[Effect::Forget])
+        .wakes_at(None);
+
+    let mut over = running(PLAN);
+    over.check(2_000, Input::Exited(Exit::Code(0)), &[]).check(2_000, Input::Gone, &[Effect::Collect { result: true }]);
+    over.check(2_001, Input::Abandon, &[Effect::Forget]).check(2_002, Input::Collected(ResultFile::None), &[]);
+}
+
+#[test]
+fn leaving_takes_one_more_checkpoint_and_then_lets_go() {
+    let mut scene = running(PLAN);
+    scene
+        .check(2_000, Input::Leave { by_ms: 5_000 }, &[Effect::Read { round: 1 }])
+        .wakes_at(Some(5_000))
+        .check(2_001, Input::Read { round: 1, result: Ok(()) }, &[Effect::Store { round: 1 }])
+        .check(2_002, Input::Leave { by_ms: 9_000 }, &[])
+        .check(
+            2_003,
+            Input::Stored { round: 1, result: Ok(Some(taken(1))) },
+            &[report(2_003, News::Checkpoint(taken(1)))],
+        )
+        .check(2_004, Input::CheckpointAcknowledged, &[Effect::CommitCheckpoint, Effect::Kill])
+        .check(2_005, Input::Exited(Exit::Signal(9)), &[])
+        .check(2_006, Input::Gone, &[Effect::Forget]);
+}
+
+#[test]
+fn leaving_does_not_wait_for_ever() {
+    running(PLAN)
+        .check(2_000, Input::Leave { by_ms: 5_000 }, &[Effect::Read { round: 1 }])
+        .check(5_000, Input::Wake, &[Effect::CancelCheckpoint, Effect::Kill])
+        .wakes_at(None)
+        .check(5_001, Input::Gone, &[Effect::Forget]);
+    running(PLAN)
+        .check(2_000, Input::Leave { by_ms: 5_000 }, &[Effect::Read { round: 1 }])
+        .check(2_001, Input::Read { round: 1, result: Ok(()) }, &[Effect::Store { round: 1 }])
+        .check(2_002, Input::Stored { round: 1, result: Ok(None) }, &[Effect::Kill]);
+    scene(PLAN).check(1, Input::Leave { by_ms: 5_000 }, &[Effect::CancelPrepare, Effect::Forget]);
+}
+
+#[test]
+fn answers_that_nobody_waits_for_change_nothing() {
+    let late = || {
+        [
+            Input::Prepared,
+            Input::NotPrepared(PrepareFault::Local { reason: "x".into() }),
+            Input::Started { at_ms: 1 },
+            Input::NotStarted { reason: "x".into() },
+            Input::Read { round: 1, result: Ok(()) },
+            Input::Stored { round: 1, result: Ok(None) },
+            Input::Collected(ResultFile::None),
+            Input::CheckpointAcknowledged,
+            Input::EndAcknowledged,
+            Input::Wake,
+        ]
+    };
+    let mut scene = running(PLAN);
+    for input in late() {
+        scene.check(1_001, input, &[]);
+    }
+    scene.wakes_at(Some(11_000));
+    scene.check(2_000, Input::Exited(Exit::Code(0)), &[]);
+    scene.check(2_000, Input::Gone, &[Effect::Collect { result: true }]);
+    let end = ended(2_000, Outcome::Exited { code: 0 }, Some(1_000));
+    scene.check(2_001, Input::Collected(ResultFile::None), &[end]).check(2_002, Input::EndAcknowledged, &[Effect::Forget]);
+    for input in late().into_iter().chain([Input::Abandon, KILL, GRACEFUL, Input::Gone, Input::Leave { by_ms: 9_000 }]) {
+        scene.check(2_003, input, &[]);
+    }
+    scene.wakes_at(None);
+}

@@ -1,0 +1,183 @@
+//! Carrying out what the leader orders, once `intake` has said that it counts.
+
+use super::{Live, Mode, Runner};
+use crate::attempt::{self, AttemptMachine, Plan};
+use crate::driver::noop;
+use crate::intake::Admission;
+use crate::runner::directory::AttemptDirectory;
+use crate::runner::holdings::Holding;
+use crate::shim::BootTime;
+use outlive_schemas::command::Stop;
+use outlive_schemas::executor::Capacity;
+use outlive_schemas::id::{Attempt, JobId, Sequence};
+use outlive_schemas::job::Driver;
+use outlive_schemas::message::{Assignment, Ended, News, Order, Outcome, StopAttempt, ToExecutor};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Runner {
+    pub(super) fn order(&mut self, order: ToExecutor) {
+        if !self.intake.hear(order.term, order.seq) {
+            tracing::warn!(term = %order.term, newest = %self.intake.term(), "an order of a deposed leader is refused");
+            return;
+        }
+        self.readiness.leader_heard();
+        // Who is going takes nothing on, and everything is ended already or about to be.
+        if self.mode != Mode::Working {
+            return;
+        }
+        match order.order {
+            Order::Assign(assignments) => {
+                let now_ms = self.now_ms();
+                for assignment in assignments {
+                    self.assign(assignment, now_ms);
+                }
+            }
+            Order::Stop(stops) => stops.into_iter().for_each(|stop| self.stop(stop)),
+            Order::Want(wanted) => self.want(&wanted, order.seq),
+            Order::Dismiss => self.dismissed(),
+        }
+    }
+
+    fn assign(&mut self, assignment: Assignment, now_ms: u64) {
+        let (job, attempt) = (assignment.job, assignment.attempt);
+        let need = Capacity::of(assignment.spec.driver.kind(), &assignment.spec.resources);
+        let mut holding = Holding { attempt, placed_at: assignment.placed_at, need, over: false };
+        if self.outbox.is_full() {
+            // It is not held, so the leader will find it missing and assign it again.
+            tracing::warn!(%job, %attempt, "not taken: too many reports are unanswered");
+            return;
+        }
+        match self.intake.assign(&self.holdings, &self.registration.capacity, job, attempt, &need) {
+            Admission::Ignore => {}
+            Admission::Refuse { reason } => {
+                tracing::warn!(%job, %attempt, reason, "an assignment is refused");
+                self.replace(job);
+                holding.over = true;
+                self.holdings.insert(job, holding);
+                let outcome = Outcome::LaunchFailed { reason: reason.into() };
+                let ended = Ended { outcome, ran_ms: None, result: None };
+                self.outbox.push(job, attempt, now_ms, News::Ended(ended));
+            }
+            Admission::Take => {
+                self.replace(job);
+                if let Driver::Noop(_) = assignment.spec.driver {
+                    holding.over = true;
+                    self.holdings.insert(job, holding);
+                    let ended = noop::run(assignment.spec.input.as_ref());
+                    self.outbox.push(job, attempt, now_ms, News::Ended(ended));
+                    return;
+                }
+                self.holdings.insert(job, holding);
+                if self.is_alive(job) {
+                    self.waiting.insert(job, Arc::new(assignment));
+                } else {
+                    self.begin(Arc::new(assignment));
+                }
+            }
+        }
+    }
+
+    /// Ends an older attempt of a job that a higher one is ordered for.
+    fn replace(&mut self, job: JobId) {
+        let Some(older) = self.holdings.get(job).map(|held| held.attempt) else { return };
+        self.give_up(&BTreeSet::from([(job, older)]));
+    }
+
+    /// Whether processes of any attempt of this job may be left.
+    pub(super) fn is_alive(&self, job: JobId) -> bool {
+        self.live.range((job, Attempt(0))..=(job, Attempt(u32::MAX))).next().is_some()
+    }
+
+    /// Begins an attempt with a process.
+    pub(super) fn begin(&mut self, assignment: Arc<Assignment>) {
+        let (job, attempt) = (assignment.job, assignment.attempt);
+        let (machine, effects) = AttemptMachine::new(Plan::of(&assignment));
+        let directory = AttemptDirectory::new(&self.data_dir, job, attempt);
+        let live = Live {
+            machine,
+            assignment,
+            directory,
+            checkpointer: None,
+            process: None,
+            logs: None,
+            reading: None,
+            pause: Duration::ZERO,
+            checkpoint_began: BootTime::now(),
+            taken: None,
+            safe_since_ms: None,
+            preparing: None,
+            checkpointing: None,
+            wake_at: None,
+        };
+        self.live.insert((job, attempt), live);
+        self.perform(job, attempt, effects);
+    }
+
+    fn stop(&mut self, stop: StopAttempt) {
+        let StopAttempt { job, attempt, how } = stop;
+        if self.waiting.get(&job).is_some_and(|waiting| waiting.attempt == attempt) {
+            self.waiting.remove(&job);
+            let signal = if how == Stop::Kill { 9 } else { 15 };
+            let ended = Ended { outcome: Outcome::Signalled { signal }, ran_ms: None, result: None };
+            self.holdings.end(job, attempt);
+            self.outbox.push(job, attempt, self.now_ms(), News::Ended(ended));
+        } else if self.live.contains_key(&(job, attempt)) {
+            self.step(job, attempt, attempt::Input::Stop(how));
+        } else if self.intake.stops_missing(&self.holdings, job, attempt) {
+            self.outbox.push(job, attempt, self.now_ms(), News::Missing);
+        }
+    }
+
+    fn want(&mut self, wanted: &[(JobId, Attempt)], seq: Sequence) {
+        let difference = self.intake.want(&self.holdings, wanted, seq);
+        let (unwanted, missing) = (difference.unwanted.len(), difference.missing.len());
+        tracing::debug!(wanted = wanted.len(), unwanted, missing, "the wanted set");
+        self.give_up(&difference.unwanted.into_iter().collect());
+        let now_ms = self.now_ms();
+        for (job, attempt) in difference.missing {
+            if self.outbox.is_full() {
+                break;
+            }
+            self.outbox.push(job, attempt, now_ms, News::Missing);
+        }
+    }
+
+    /// Ends attempts that nobody wants to hear of any more, and forgets them.
+    pub(super) fn give_up(&mut self, attempts: &BTreeSet<(JobId, Attempt)>) {
+        if attempts.is_empty() {
+            return;
+        }
+        self.outbox.withdraw(attempts);
+        for &(job, attempt) in attempts {
+            self.holdings.remove(job, attempt);
+            if self.waiting.get(&job).is_some_and(|waiting| waiting.attempt == attempt) {
+                self.waiting.remove(&job);
+            }
+            self.step(job, attempt, attempt::Input::Abandon);
+        }
+    }
+
+    /// The leader has committed this end.
+    pub(super) fn end_confirmed(&mut self, job: JobId, attempt: Attempt, now_ms: u64) {
+        self.intake.confirm(job, attempt, now_ms);
+        self.holdings.remove(job, attempt);
+        self.step(job, attempt, attempt::Input::EndAcknowledged);
+    }
+
+    fn dismissed(&mut self) {
+        tracing::warn!(executor = %self.id(), held = self.holdings.len(), "declared lost by the leader; beginning anew");
+        let all: BTreeSet<_> = self.holdings.iter().map(|(job, held)| (job, held.attempt)).collect();
+        self.give_up(&all);
+        for (job, attempt) in self.live.keys().copied().collect::<Vec<_>>() {
+            self.step(job, attempt, attempt::Input::Abandon);
+        }
+        // Whatever is left to say, nobody would listen to.
+        self.outbox = Default::default();
+        self.answer = None;
+        self.waiting.clear();
+        self.readiness.set_registered(false);
+        self.mode = Mode::Dismissed { by_ms: self.now_ms() + super::DISMISS_MS_MAX };
+    }
+}

@@ -1,0 +1,322 @@
+//! Between the machines and the tasks: what a task came back with becomes a machine's input, and a machine's effects
+//! become tasks.
+
+use super::work::{Ground, Launched};
+use super::{AttemptInput, Input, Runner};
+use crate::attempt::{self, Effect};
+use crate::driver::process::{ControlError, ProcessEvent, ProcessHandle};
+use crate::metrics;
+use crate::runner::directory::AttemptDirectory;
+use crate::shim::BootTime;
+use outlive_schemas::checkpoint::Taken;
+use outlive_schemas::id::{Attempt, JobId};
+use outlive_schemas::message::{News, Outcome};
+use rustix::process::Signal;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+impl Runner {
+    /// Gives a machine its input and does what it says. An attempt that is not there any more needs nothing.
+    pub(super) fn step(&mut self, job: JobId, attempt: Attempt, input: attempt::Input) {
+        let now_ms = self.now_ms();
+        let Some(live) = self.live.get_mut(&(job, attempt)) else { return };
+        let effects = live.machine.step(input, now_ms);
+        self.perform(job, attempt, effects);
+    }
+
+    pub(super) fn attempt_input(&mut self, job: JobId, attempt: Attempt, input: AttemptInput) {
+        let now_ms = self.now_ms();
+        let Some(live) = self.live.get_mut(&(job, attempt)) else { return };
+        let input = match input {
+            AttemptInput::Prepared(Ok(Ground { checkpointer })) => {
+                live.checkpointer = Some(checkpointer);
+                attempt::Input::Prepared
+            }
+            AttemptInput::Prepared(Err(fault)) => {
+                tracing::warn!(%job, %attempt, ?fault, "an attempt is not prepared");
+                attempt::Input::NotPrepared(fault)
+            }
+            AttemptInput::Launched(Ok(Launched { handle, events, logs })) => {
+                live.logs = Some(logs);
+                live.process = Some(handle.clone());
+                let watcher = Watcher {
+                    job,
+                    attempt,
+                    exclusive: live.assignment.spec.exclusive,
+                    handle,
+                    deadlines: self.deadlines.subscribe(),
+                    tasks: self.tasks.clone(),
+                };
+                tokio::spawn(watcher.run(events));
+                return;
+            }
+            AttemptInput::Launched(Err(reason)) => {
+                tracing::warn!(%job, %attempt, %reason, "an attempt is not launched");
+                attempt::Input::NotStarted { reason }
+            }
+            AttemptInput::Process(ProcessEvent::Started { pid, at }) => {
+                let at_ms = millis(at.since(self.origin));
+                tracing::info!(%job, %attempt, pid, "started");
+                live.safe_since_ms = Some(now_ms);
+                attempt::Input::Started { at_ms }
+            }
+            AttemptInput::Process(ProcessEvent::Exited(exit)) => {
+                tracing::info!(%job, %attempt, %exit, "ended");
+                attempt::Input::Exited(exit)
+            }
+            AttemptInput::Process(ProcessEvent::Gone | ProcessEvent::ShimLost { .. }) => {
+                live.process = None;
+                live.safe_since_ms = None;
+                attempt::Input::Gone
+            }
+            AttemptInput::Process(ProcessEvent::DeadlinePassed) => {
+                // Its exit follows.
+                tracing::warn!(%job, %attempt, "killed by its shim, for the lease was not renewed in time");
+                return;
+            }
+            AttemptInput::Process(ProcessEvent::Stuck { processes }) => {
+                tracing::error!(%job, %attempt, processes, "processes survive SIGKILL; is a disk hanging?");
+                return;
+            }
+            AttemptInput::Read(round, result) => {
+                let result = result.map(|(reading, pause)| {
+                    live.reading = Some(reading);
+                    live.pause = pause;
+                });
+                attempt::Input::Read { round, result }
+            }
+            AttemptInput::Stored(round, result) => {
+                let took = BootTime::now().since(live.checkpoint_began);
+                let result = result.map(|taken| {
+                    taken.map(|taken| Taken {
+                        duration_ms: millis(took),
+                        pause_ms: millis(live.pause),
+                        ..taken
+                    })
+                });
+                if let Ok(taken) = &result {
+                    live.taken = *taken;
+                    match taken {
+                        Some(taken) => metrics::checkpoint_stored(taken),
+                        None => {
+                            // What the last one holds is what there is now.
+                            live.safe_since_ms = Some(now_ms);
+                            metrics::checkpoint_unchanged();
+                        }
+                    }
+                }
+                attempt::Input::Stored { round, result }
+            }
+            AttemptInput::Collected(file) => attempt::Input::Collected(file),
+        };
+        self.step(job, attempt, input);
+    }
+
+    pub(super) fn perform(&mut self, job: JobId, attempt: Attempt, effects: Vec<Effect>) {
+        for effect in effects {
+            self.perform_one(job, attempt, effect);
+        }
+        self.set_timer(job, attempt);
+    }
+
+    fn perform_one(&mut self, job: JobId, attempt: Attempt, effect: Effect) {
+        let Some(live) = self.live.get_mut(&(job, attempt)) else { return };
+        let workshop = Arc::clone(&self.workshop);
+        match effect {
+            Effect::Prepare => {
+                let (assignment, directory) = (Arc::clone(&live.assignment), live.directory.clone());
+                let work = async move { AttemptInput::Prepared(workshop.prepare(&assignment, &directory).await) };
+                live.preparing = Some(spawn(&self.tasks, job, attempt, work));
+            }
+            Effect::CancelPrepare => give_up(&mut live.preparing),
+            Effect::Start => {
+                live.preparing = None;
+                let (assignment, directory) = (Arc::clone(&live.assignment), live.directory.clone());
+                let deadline = self.deadlines.borrow().of_attempt(assignment.spec.exclusive);
+                // Never given up: what it has started must be known.
+                spawn(&self.tasks, job, attempt, async move {
+                    AttemptInput::Launched(workshop.launch(&assignment, &directory, deadline).await)
+                });
+            }
+            Effect::Terminate => control(live.process.clone(), async |process| {
+                process.signal(Signal::TERM.as_raw()).await?;
+                process.signal(Signal::CONT.as_raw()).await
+            }),
+            Effect::Kill => control(live.process.clone(), async |process| process.kill().await),
+            Effect::Read { round } => {
+                let Some(process) = live.process.clone() else { return };
+                let checkpointer = live.checkpointer.clone().expect("an attempt runs after it was prepared");
+                let quiesce = live.assignment.spec.checkpoint.quiesce;
+                live.checkpoint_began = BootTime::now();
+                live.checkpointing = Some(spawn(&self.tasks, job, attempt, async move {
+                    AttemptInput::Read(round, workshop.read(checkpointer, process, quiesce).await)
+                }));
+            }
+            Effect::Store { round } => {
+                let reading = live.reading.take().expect("what is stored was read");
+                let checkpointer = live.checkpointer.clone().expect("an attempt runs after it was prepared");
+                live.checkpointing = Some(spawn(&self.tasks, job, attempt, async move {
+                    AttemptInput::Stored(round, workshop.store(checkpointer, reading).await)
+                }));
+            }
+            Effect::CancelCheckpoint => {
+                give_up(&mut live.checkpointing);
+                live.reading = None;
+            }
+            Effect::CommitCheckpoint => {
+                if let (Some(checkpointer), Some(taken)) = (&live.checkpointer, live.taken.take()) {
+                    checkpointer.commit(&taken);
+                    live.safe_since_ms = Some(millis(live.checkpoint_began.since(self.origin)));
+                }
+            }
+            Effect::Collect { result } => {
+                let (directory, logs) = (live.directory.clone(), live.logs.take());
+                spawn(&self.tasks, job, attempt, async move {
+                    AttemptInput::Collected(workshop.collect(directory, logs, result).await)
+                });
+            }
+            Effect::Report { at_ms, news } => {
+                match &news {
+                    News::Ended(ended) => {
+                        log_end(job, attempt, &ended.outcome);
+                        self.holdings.end(job, attempt);
+                    }
+                    News::CheckpointFailed { reason } => {
+                        tracing::warn!(%job, %attempt, %reason, "a checkpoint failed");
+                        metrics::checkpoint_failed();
+                    }
+                    News::Started | News::Checkpoint(_) | News::Missing => {}
+                }
+                self.outbox.push(job, attempt, at_ms, news);
+            }
+            Effect::Forget => self.forget(job, attempt),
+        }
+    }
+
+    /// Nothing of the attempt is left but its directory. One that waited for its end can begin.
+    fn forget(&mut self, job: JobId, attempt: Attempt) {
+        let Some(live) = self.live.remove(&(job, attempt)) else { return };
+        if let Some(at_ms) = live.wake_at {
+            self.timers.remove(&(at_ms, job, attempt));
+        }
+        clean_up(live.directory);
+        self.holdings.remove(job, attempt);
+        if !self.is_alive(job)
+            && let Some(next) = self.waiting.remove(&job)
+        {
+            self.begin(next);
+        }
+    }
+
+    fn set_timer(&mut self, job: JobId, attempt: Attempt) {
+        let Some(live) = self.live.get_mut(&(job, attempt)) else { return };
+        let wake_at = live.machine.wake_at();
+        if wake_at == live.wake_at {
+            return;
+        }
+        if let Some(before) = std::mem::replace(&mut live.wake_at, wake_at) {
+            self.timers.remove(&(before, job, attempt));
+        }
+        if let Some(at_ms) = wake_at {
+            self.timers.insert((at_ms, job, attempt));
+        }
+    }
+}
+
+/// Runs `work` beside the loop; what it comes to is an input.
+fn spawn(
+    tasks: &mpsc::Sender<Input>,
+    job: JobId,
+    attempt: Attempt,
+    work: impl Future<Output = AttemptInput> + Send + 'static,
+) -> AbortHandle {
+    let tasks = tasks.clone();
+    let task = tokio::spawn(async move {
+        let input = work.await;
+        // The loop has ended if nobody listens.
+        let _ = tasks.send(Input::Attempt(job, attempt, input)).await;
+    });
+    task.abort_handle()
+}
+
+/// Removes the directory where that may block. Whether or not that works, the attempt is over.
+fn clean_up(directory: AttemptDirectory) {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = directory.remove() {
+            tracing::warn!(?directory, %error, "an attempt's directory was not removed");
+        }
+    });
+}
+
+fn give_up(task: &mut Option<AbortHandle>) {
+    if let Some(task) = task.take() {
+        task.abort();
+    }
+}
+
+/// Asks something of a process, which may have gone meanwhile.
+fn control<F>(process: Option<ProcessHandle>, ask: impl FnOnce(ProcessHandle) -> F)
+where
+    F: Future<Output = Result<(), ControlError>> + Send + 'static,
+{
+    let Some(process) = process else { return };
+    let asked = ask(process);
+    tokio::spawn(async move {
+        if let Err(error) = asked.await {
+            tracing::debug!(%error, "asked of an attempt in vain");
+        }
+    });
+}
+
+/// Hands on what happens to a process, and moves its deadline, until it is gone.
+struct Watcher {
+    job: JobId,
+    attempt: Attempt,
+    exclusive: bool,
+    handle: ProcessHandle,
+    deadlines: watch::Receiver<super::Deadlines>,
+    tasks: mpsc::Sender<Input>,
+}
+
+impl Watcher {
+    async fn run(mut self, mut events: mpsc::Receiver<ProcessEvent>) {
+        // A renewal may have been confirmed since the launch began.
+        self.extend().await;
+        let mut renewals = true;
+        loop {
+            tokio::select! {
+                event = events.recv() => {
+                    let Some(event) = event else { return };
+                    let input = Input::Attempt(self.job, self.attempt, AttemptInput::Process(event));
+                    if self.tasks.send(input).await.is_err() {
+                        return;
+                    }
+                }
+                changed = self.deadlines.changed(), if renewals => {
+                    renewals = changed.is_ok();
+                    self.extend().await;
+                }
+            }
+        }
+    }
+
+    async fn extend(&mut self) {
+        let until = self.deadlines.borrow_and_update().of_attempt(self.exclusive);
+        // One that is gone says so by its last event.
+        let _ = self.handle.extend_until(until).await;
+    }
+}
+
+fn log_end(job: JobId, attempt: Attempt, outcome: &Outcome) {
+    match outcome {
+        Outcome::Exited { code: 0 } => tracing::debug!(%job, %attempt, "succeeded"),
+        outcome => tracing::info!(%job, %attempt, ?outcome, "did not succeed"),
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,248 @@
+//! The long work of attempts, each piece a task of its own: fetch and restore, launch, read, store, collect.
+//!
+//! A task gets what it needs by value, sends one input to the loop when it is done, and can be given up at any time.
+//! How many of each kind work at once is limited here; what waits for its turn holds nothing up.
+
+use crate::attempt::{CheckpointFault, PrepareFault, ResultFile};
+use crate::checkpoint::{Baseline, Checkpointer, blocking};
+use crate::driver::limit::Limits;
+use crate::driver::process::{FreezeError, ProcessAttempt, ProcessEvent, ProcessHandle, StartSpec};
+use crate::environment::{self, Place};
+use crate::error::{explained, shortened};
+use crate::logs::{LogPump, LogSink, LogTarget, spawn_logs};
+use crate::metrics;
+use crate::restore::{RestoreError, restore};
+use crate::runner::directory::AttemptDirectory;
+use crate::scan::Reading;
+use crate::shim::BootTime;
+use compact_str::CompactString;
+use outlive_schemas::checkpoint::{CheckpointRef, Taken};
+use outlive_schemas::job::{Driver, Quiesce};
+use outlive_schemas::message::Assignment;
+use outlive_store::blob::BlobStore;
+use outlive_store::key_store::{KeyError, KeyStore};
+use outlive_store::seal::Key;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+
+/// Restores write to the disk that running jobs use as well.
+const RESTORES_MAX: usize = 8;
+/// A launch is two processes; more at once than there are cores makes none of them faster.
+const LAUNCHES_MAX: usize = 16;
+/// Jobs that stand still at once: each waits for the disk behind the others.
+const READINGS_MAX: usize = 4;
+/// Checkpoints being uploaded at once, each with its own bounded memory.
+const STORES_MAX: usize = 8;
+
+/// How long the end of an attempt waits for its last log entries. The log must not keep a job from ending.
+const LOG_END_LIMIT: Duration = Duration::from_secs(5);
+
+/// What every attempt's work needs.
+pub struct Workshop {
+    pub blobs: Arc<dyn BlobStore>,
+    pub keys: Arc<dyn KeyStore>,
+    pub logs: Arc<LogSink>,
+    pub shim: PathBuf,
+    pub place: Place,
+    restores: Semaphore,
+    launches: Semaphore,
+    readings: Semaphore,
+    stores: Semaphore,
+}
+
+impl std::fmt::Debug for Workshop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workshop").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+/// What an attempt begins with.
+#[derive(Debug)]
+pub struct Ground {
+    pub checkpointer: Arc<Checkpointer>,
+}
+
+/// An attempt whose process runs, and whose output is being carried away.
+#[derive(Debug)]
+pub struct Launched {
+    pub handle: ProcessHandle,
+    pub events: mpsc::Receiver<ProcessEvent>,
+    pub logs: LogPump,
+}
+
+impl Workshop {
+    pub fn new(
+        blobs: Arc<dyn BlobStore>,
+        keys: Arc<dyn KeyStore>,
+        logs: Arc<LogSink>,
+        shim: PathBuf,
+        place: Place,
+    ) -> Workshop {
+        Workshop {
+            blobs,
+            keys,
+            logs,
+            shim,
+            place,
+            restores: Semaphore::new(RESTORES_MAX),
+            launches: Semaphore::new(LAUNCHES_MAX),
+            readings: Semaphore::new(READINGS_MAX),
+            stores: Semaphore::new(STORES_MAX),
+        }
+    }
+
+    /// Makes the directory, gets the key, and restores the state if there is one.
+    pub async fn prepare(&self, assignment: &Assignment, directory: &AttemptDirectory) -> Result<Ground, PrepareFault> {
+        let _turn = turn(&self.restores).await;
+        let key = self.key(assignment).await?;
+        let (place, input) = (directory.clone(), assignment.spec.input.clone());
+        let made = blocking(move || place.create(input.as_ref())).await;
+        made.map_err(|error| PrepareFault::Local {
+            reason: shortened(&format!("the attempt's directory cannot be made: {error}")),
+        })?;
+        let baseline = match assignment.restore {
+            None => None,
+            Some(from) => Some(self.restore(assignment, from, &key, directory).await?),
+        };
+        let (state, staging, blobs) = (directory.state(), directory.staging(), Arc::clone(&self.blobs));
+        let checkpointer = Checkpointer::new(assignment.job, key, state, staging, blobs, baseline);
+        Ok(Ground { checkpointer: Arc::new(checkpointer) })
+    }
+
+    async fn key(&self, assignment: &Assignment) -> Result<Key, PrepareFault> {
+        let found = match assignment.restore {
+            None => self.keys.job_key(assignment.job).await.map(Some),
+            // A new key could open nothing that the old one sealed.
+            Some(_) => self.keys.existing_job_key(assignment.job).await,
+        };
+        match found {
+            Ok(Some(key)) => Ok(key),
+            Ok(None) => {
+                Err(PrepareFault::Unreadable { reason: "the job's data key is gone, and its checkpoints with it".into() })
+            }
+            Err(error @ KeyError::Unavailable { .. }) => Err(PrepareFault::Unavailable { reason: explained(&error) }),
+            Err(error @ KeyError::Refused { .. }) => Err(PrepareFault::Local { reason: explained(&error) }),
+            // The key is well; it is this executor that lacks the master key for it.
+            Err(error @ KeyError::Wrapped { .. }) => {
+                metrics::did_not_open();
+                Err(PrepareFault::Local { reason: explained(&error) })
+            }
+        }
+    }
+
+    async fn restore(
+        &self,
+        assignment: &Assignment,
+        from: CheckpointRef,
+        key: &Key,
+        directory: &AttemptDirectory,
+    ) -> Result<Baseline, PrepareFault> {
+        let restored = restore(Arc::clone(&self.blobs), key.clone(), assignment.job, from, directory.state()).await;
+        restored.map_err(|error| {
+            let reason = explained(&error);
+            match error {
+                RestoreError::Unavailable { .. } => PrepareFault::Unavailable { reason },
+                RestoreError::Unreadable { .. } => {
+                    metrics::did_not_open();
+                    PrepareFault::Unreadable { reason }
+                }
+                RestoreError::Local { .. } => PrepareFault::Local { reason },
+            }
+        })
+    }
+
+    /// Starts the process.
+    pub async fn launch(
+        &self,
+        assignment: &Assignment,
+        directory: &AttemptDirectory,
+        deadline: BootTime,
+    ) -> Result<Launched, CompactString> {
+        let Driver::Process(process) = &assignment.spec.driver else {
+            return Err("only process jobs have a process".into());
+        };
+        let spec = StartSpec {
+            command: process.command.clone(),
+            env: environment::variables(assignment, &self.place, directory),
+            cwd: directory.state(),
+            limits: Limits { memory_bytes: assignment.spec.resources.memory.0 },
+            deadline,
+        };
+        let _turn = turn(&self.launches).await;
+        let launched = ProcessAttempt::spawn(&self.shim, spec).await.map_err(|error| explained(&error))?;
+        let ProcessAttempt { handle, stdout, stderr, events } = launched;
+        let target = LogTarget {
+            sink: Arc::clone(&self.logs),
+            namespace: assignment.namespace.clone(),
+            job: assignment.job,
+            attempt: assignment.attempt,
+        };
+        Ok(Launched { handle, events, logs: spawn_logs(target, stdout, stderr) })
+    }
+
+    /// Reads the state while the job stands still, and says for how long it did.
+    pub async fn read(
+        &self,
+        checkpointer: Arc<Checkpointer>,
+        process: ProcessHandle,
+        quiesce: Quiesce,
+    ) -> Result<(Reading, Duration), CheckpointFault> {
+        let _turn = turn(&self.readings).await;
+        let frozen = match quiesce {
+            Quiesce::None => None,
+            Quiesce::Freeze => Some(process.freeze().await.map_err(unfrozen)?),
+        };
+        let read = blocking(move || checkpointer.read()).await;
+        let pause = match frozen {
+            None => Duration::ZERO,
+            // Only if the job stood still to the end is what was read of one moment.
+            Some(frozen) => frozen.thaw().await.map_err(unfrozen)?.paused,
+        };
+        let reading = read.map_err(|error| fault(&error))?;
+        if quiesce == Quiesce::Freeze {
+            metrics::paused(pause);
+        }
+        Ok((reading, pause))
+    }
+
+    /// Stores what was read. Nothing: it is what the last checkpoint holds.
+    pub async fn store(
+        &self,
+        checkpointer: Arc<Checkpointer>,
+        reading: Reading,
+    ) -> Result<Option<Taken>, CheckpointFault> {
+        let _turn = turn(&self.stores).await;
+        // Given up by dropping this future.
+        let stored = checkpointer.store(reading, std::future::pending()).await;
+        stored.map_err(|error| fault(&error))
+    }
+
+    /// Waits for the last of the log, and reads the result where one counts.
+    pub async fn collect(&self, directory: AttemptDirectory, logs: Option<LogPump>, result: bool) -> ResultFile {
+        if let Some(logs) = logs {
+            logs.finish(LOG_END_LIMIT).await;
+        }
+        if !result {
+            return ResultFile::None;
+        }
+        blocking(move || directory.read_result()).await
+    }
+}
+
+fn unfrozen(error: FreezeError) -> CheckpointFault {
+    match error {
+        FreezeError::NotRunning => CheckpointFault::Over,
+        error => fault(&error),
+    }
+}
+
+fn fault(error: &dyn std::error::Error) -> CheckpointFault {
+    CheckpointFault::Failed { reason: explained(error) }
+}
+
+async fn turn(gate: &Semaphore) -> SemaphorePermit<'_> {
+    gate.acquire().await.expect("these are never closed")
+}
+
