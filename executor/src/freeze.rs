@@ -26,7 +26,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::shim::BootTime;
-use crate::shim::tree::{self, Member, Motion};
+use crate::shim::tree::{self, Below, Member, Motion};
 
 /// How long a tree may take to stop. A thread inside a disk write stops when the write is done, which on a saturated
 /// disk is seconds; a job held still for longer than this in vain suffers more than a missed checkpoint is worth.
@@ -81,7 +81,9 @@ pub enum FreezeError {
     Busy,
     #[error("the attempt is not running any more")]
     NotRunning,
-    #[error("the attempt was not thawed within {limit:?} and went on by itself; what was read meanwhile is not consistent")]
+    #[error(
+        "the attempt was not thawed within {limit:?} and went on by itself; what was read meanwhile is not consistent"
+    )]
     HeldTooLong { limit: Duration },
     #[error("the freeze was ended by a signal to the attempt; what was read meanwhile is not consistent")]
     Interrupted,
@@ -128,6 +130,14 @@ struct Sight {
     newly_stopped: u32,
 }
 
+impl Sight {
+    fn too_slow(&self) -> FreezeError {
+        let (pid, state) = self.moving.first().copied().unwrap_or((0, '?'));
+        let (moving, processes) = (self.moving.len() as u32, self.all.len() as u32);
+        FreezeError::Timeout { moving, processes, pid, state, limit: FREEZE_LIMIT }
+    }
+}
+
 impl Freezer {
     pub fn begin(root: i32, now: BootTime) -> Self {
         Self { root, began: now, pause: PAUSE_MIN, stopped: Vec::new(), ours: BTreeSet::new(), still: None }
@@ -136,52 +146,44 @@ impl Freezer {
     /// Goes as far as it can without waiting.
     pub fn step(&mut self) -> Step {
         let mut progress = true;
-        let mut walks = 0;
-        loop {
+        for _ in 0..WALKS_PER_STEP {
             let sight = match self.look_and_stop() {
                 Ok(sight) => sight,
                 Err(error) => return self.fail(error),
             };
-            let now = BootTime::now();
+            let took = BootTime::now().since(self.began);
             if sight.moving.is_empty() {
-                let confirmed = self.still.as_ref() == Some(&sight.all);
-                let processes = sight.all.len() as u32;
-                self.still = Some(sight.all);
-                if confirmed {
-                    return Step::Frozen(FreezeReport { processes, took: now.since(self.began) });
+                // Everybody stands still. Was that everybody? If another look, at once, finds the same, it was.
+                if self.still.as_ref() == Some(&sight.all) {
+                    return Step::Frozen(FreezeReport { processes: sight.all.len() as u32, took });
                 }
-                // Everybody stands still: look once more, at once, whether that was everybody.
-                progress = true;
             } else {
-                self.still = None;
-                if let Some(&(pid, state)) = sight.moving.first()
-                    && now.since(self.began) >= FREEZE_LIMIT
-                {
-                    let (moving, processes) = (sight.moving.len() as u32, sight.all.len() as u32);
-                    return self.fail(FreezeError::Timeout { moving, processes, pid, state, limit: FREEZE_LIMIT });
-                }
-                progress = progress && sight.newly_stopped > 0;
+                progress = sight.newly_stopped > 0;
             }
-            walks += 1;
-            if !progress || walks >= WALKS_PER_STEP {
-                self.pause = if progress { PAUSE_MIN } else { (self.pause * 2).min(PAUSE_MAX) };
-                return Step::Again(now.after(self.pause));
+            if took >= FREEZE_LIMIT {
+                return self.fail(sight.too_slow());
+            }
+            self.still = sight.moving.is_empty().then_some(sight.all);
+            if !progress {
+                break;
             }
         }
+        self.pause = if progress { PAUSE_MIN } else { (self.pause * 2).min(PAUSE_MAX) };
+        Step::Again(BootTime::now().after(self.pause))
     }
 
     /// One walk: stops what moves and does not look below it, for its children are looked for when it has stopped.
     fn look_and_stop(&mut self) -> Result<Sight, FreezeError> {
         let mut sight = Sight::default();
         let mut refused = None;
-        let walked = tree::walk(self.root, |look| {
+        let walked = tree::walk(self.root, Below::Stopped, |look| {
             if sight.all.len() >= PROCESSES_MAX {
                 refused = Some(FreezeError::TooManyProcesses { limit: PROCESSES_MAX });
                 return Err(io::ErrorKind::Other.into());
             }
             sight.all.insert(look.member);
             let Motion::Moving(state) = look.motion else {
-                return Ok(true);
+                return Ok(());
             };
             sight.moving.push((look.member.pid, state));
             // Also if it was sent before: something may have sent SIGCONT before it stood still itself.
@@ -198,7 +200,7 @@ impl Freezer {
                     return Err(error);
                 }
             }
-            Ok(false)
+            Ok(())
         });
         match (refused, walked) {
             (Some(error), _) => Err(error),
@@ -215,11 +217,11 @@ impl Freezer {
     /// Lets everything go on and says how long it stood still, or that it did not stand still all the time.
     pub fn thaw(mut self) -> Result<ThawReport, FreezeError> {
         let mut runner = None;
-        let walked = tree::walk(self.root, |look| {
+        let walked = tree::walk(self.root, Below::Everybody, |look| {
             if matches!(look.motion, Motion::Moving(_)) {
                 runner.get_or_insert(look.member.pid);
             }
-            Ok(true)
+            Ok(())
         });
         self.release();
         match (runner, walked) {

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -46,8 +47,10 @@ pub enum ToShim {
     Extend {
         until: BootTime,
     },
+    /// Stops the tree, for at most `hold`.
     Freeze {
         id: u64,
+        hold: Duration,
     },
     Thaw {
         id: u64,
@@ -172,7 +175,7 @@ mod tests {
 
     #[test]
     fn messages_survive_any_splitting() {
-        let sent = vec![start(), ToShim::Freeze { id: 7 }, ToShim::Kill];
+        let sent = vec![start(), ToShim::Freeze { id: 7, hold: Duration::from_secs(1) }, ToShim::Kill];
         let stream: Vec<u8> = sent.iter().flat_map(|message| encode(message).unwrap()).collect();
         for size in [1, 2, 3, 5, 64, stream.len()] {
             let mut inbox = Inbox::default();

@@ -13,12 +13,16 @@
 //!
 //! Deliberately not here: when to signal what, and waiting.
 
+mod stat;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use stat::Stat;
 
 /// One process, told apart from a later one with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,32 +110,39 @@ pub(crate) fn signal(member: Member, signal: Signal) -> io::Result<bool> {
     }
 }
 
-/// Visits every process below `root`, parents before their children, and calls `visit` on each; the children of those
-/// it answers `true` for are visited as well. Dead processes have no children and are not visited.
-pub(crate) fn walk(root: i32, mut visit: impl FnMut(&Look) -> io::Result<bool>) -> io::Result<()> {
+/// Whose children a [`walk`] looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Below {
+    Everybody,
+    /// Only of those who stand still, since only their lists of children are exact.
+    Stopped,
+}
+
+/// Visits every process below `root`, parents before their children. The dead have no children and are not visited.
+/// Goes on to the end unless `visit` fails.
+pub(crate) fn walk(root: i32, below: Below, mut visit: impl FnMut(&Look) -> io::Result<()>) -> io::Result<()> {
     let root_threads = look(root)?.map_or(1, |look| look.threads);
     let mut seen = BTreeSet::new();
     let mut level = Vec::new();
     children(root, root_threads, &mut level)?;
     let mut parents = BTreeSet::from([root]);
-    // Level by level: a whole level stops while its first members are still on their way to stopping.
+    // Level by level: the first members of a level come to a stop while the signal goes to the others.
     while !level.is_empty() {
         let mut next = Vec::new();
         let mut next_parents = BTreeSet::from([root]);
         for pid in level {
             let Some(look) = look(pid)? else { continue };
-            // A number may have changed hands since the list was read; an orphan has moved to the root.
+            // A number may have changed hands since the list was read. An orphan has moved to the root.
             let ours = parents.contains(&look.parent) || look.parent == root;
             if !ours || look.motion == Motion::Dead || !seen.insert(look.member) {
                 continue;
             }
             // Before the visit: a process that the visit kills takes its list of children with it.
-            let mut below = Vec::new();
-            children(pid, look.threads, &mut below)?;
-            if visit(&look)? && !below.is_empty() {
-                next.append(&mut below);
+            if below == Below::Everybody || look.motion == Motion::Stopped {
+                children(pid, look.threads, &mut next)?;
                 next_parents.insert(pid);
             }
+            visit(&look)?;
         }
         level = next;
         parents = next_parents;
@@ -161,14 +172,14 @@ impl Killer {
         let mut killing = Killing::default();
         let mut alive = BTreeSet::new();
         // The result says only whether /proc could be read to its end, and the next round reads it again.
-        let _ = walk(root, |look| {
+        let _ = walk(root, Below::Everybody, |look| {
             killing.found += 1;
             if !self.sent.contains(&look.member) {
                 killing.fresh += 1;
             }
             let _ = signal(look.member, Signal::KILL);
             alive.insert(look.member);
-            Ok(true)
+            Ok(())
         });
         // Only the living are worth remembering, or a job that forks for ever would fill the memory of its shim.
         self.sent = alive;
@@ -176,27 +187,56 @@ impl Killer {
     }
 }
 
-/// Kills what is left of a session whose leader, a shim, was itself killed, and everything below it. One round; gives
-/// the number of processes found. What changed its session *and* lost its parent cannot be told from a stranger any
-/// more; only the shim could have held it.
-pub(crate) fn kill_session(session: i32) -> io::Result<u32> {
-    let mut found = 0;
+/// How often [`kill_session`] looks before it kills: what it finds is stopped, so each look finds less that is new.
+const SESSION_LOOKS_MAX: u32 = 200;
+
+/// Kills what is left of a session whose leader, a shim, was itself killed, and everything below it; gives the number
+/// of processes found. Without the shim a process whose parent dies goes to a stranger, so everybody is stopped first
+/// and killed when nobody new turns up. What had changed its session *and* lost its parent before cannot be told from
+/// a stranger any more; only the shim could have held it.
+pub(crate) fn kill_session(leader: Member) -> io::Result<u32> {
+    let mut found = BTreeSet::new();
+    for _ in 0..SESSION_LOOKS_MAX {
+        let before = found.len();
+        let all_still = stop_session(leader, &mut found)?;
+        if all_still && found.len() == before {
+            break;
+        }
+    }
+    for member in &found {
+        signal(*member, Signal::KILL)?;
+    }
+    Ok(found.len() as u32)
+}
+
+/// Stops everybody of a session and below it and adds them to `found`. `true` if all stood still already.
+fn stop_session(leader: Member, found: &mut BTreeSet<Member>) -> io::Result<bool> {
+    // The number of a session is not given to anybody else while the session has a member. If somebody else has it,
+    // the session is empty.
+    if look(leader.pid)?.is_some_and(|look| look.member != leader) {
+        return Ok(true);
+    }
+    let mut all_still = true;
+    let mut stop = |look: &Look| {
+        found.insert(look.member);
+        if let Motion::Moving(_) = look.motion {
+            all_still = false;
+            signal(look.member, Signal::STOP)?;
+        }
+        Ok(())
+    };
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        // The number of a session is not given to anybody else while the session has a member.
         let Some(look) = look(pid)? else { continue };
-        if look.session != session || look.motion == Motion::Dead {
-            continue;
-        }
-        found += Killer::default().round(pid).found;
-        if signal(look.member, Signal::KILL)? {
-            found += 1;
+        if look.session == leader.pid && look.motion != Motion::Dead {
+            stop(&look)?;
+            walk(pid, Below::Everybody, &mut stop)?;
         }
     }
-    Ok(found)
+    Ok(all_still)
 }
 
 /// This process's own number.
@@ -212,33 +252,6 @@ impl Motion {
             'Z' | 'X' | 'x' => Self::Dead,
             other => Self::Moving(other),
         }
-    }
-}
-
-/// The fields of `/proc/<pid>/stat` that matter here.
-#[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    state: char,
-    parent: i32,
-    session: i32,
-    threads: u32,
-    started: u64,
-}
-
-impl Stat {
-    /// The second field is the program's name in parentheses and may hold anything, parentheses and blanks included;
-    /// everything after the *last* closing one is fields.
-    fn parse(text: &[u8]) -> Option<Self> {
-        let end_of_name = text.iter().rposition(|byte| *byte == b')')?;
-        let rest = std::str::from_utf8(text.get(end_of_name + 1..)?).ok()?;
-        // Counted from the third field, `state`.
-        let mut fields = rest.split_ascii_whitespace();
-        let state = fields.next()?.chars().next()?;
-        let parent = fields.next()?.parse().ok()?;
-        let session = fields.nth(1)?.parse().ok()?;
-        let threads = fields.nth(13)?.parse().ok()?;
-        let started = fields.nth(1)?.parse().ok()?;
-        Some(Self { state, parent, session, threads, started })
     }
 }
 
@@ -305,15 +318,6 @@ fn unreadable(pid: i32) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_full_of_parentheses_does_not_confuse() {
-        let text = b"42 (a) T 1 (b)) S 7 42 9 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 3 0 12345 1 2 3\n";
-        let expected = Stat { state: 'S', parent: 7, session: 9, threads: 3, started: 12345 };
-        assert_eq!(Stat::parse(text), Some(expected));
-        assert_eq!(Stat::parse(b""), None);
-        assert_eq!(Stat::parse(b"42 (x) S 1"), None);
-    }
 
     #[test]
     fn this_process_is_found_and_moves() {
