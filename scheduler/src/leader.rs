@@ -125,7 +125,7 @@ pub enum Answer {
 #[derive(Debug)]
 pub enum Lookup {
     History { job: JobId, commits: Vec<Sequence>, request: HistoryRequest },
-    Logs { namespace: Namespace, job: JobId, over: bool, request: LogsRequest },
+    Logs { namespace: Namespace, job: JobId, request: LogsRequest },
     Status(StatusSoFar),
 }
 
@@ -338,8 +338,8 @@ impl Leader {
                 Err(rejection) => Err(rejection),
             },
             Asked::Logs(request) => match self.find(&namespace, &request.job) {
-                Ok((job, found)) => {
-                    let lookup = Lookup::Logs { namespace, job, over: found.status.is_final(), request };
+                Ok((job, _)) => {
+                    let lookup = Lookup::Logs { namespace, job, request };
                     return self.journal.hold_back(Output::Lookup { to, lookup }, out);
                 }
                 Err(rejection) => Err(rejection),

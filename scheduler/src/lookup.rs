@@ -19,8 +19,8 @@ use std::fmt::Display;
 pub async fn answer(stores: &Stores, cluster: &str, lookup: Lookup, format: Format) -> Result<Vec<u8>, Rejection> {
     match lookup {
         Lookup::History { job, commits, request } => encoded(format, history(stores, job, &commits, &request).await),
-        Lookup::Logs { namespace, job, over, request } => {
-            encoded(format, logs(stores, &namespace, job, over, &request).await)
+        Lookup::Logs { namespace, job, request } => {
+            encoded(format, logs(stores, &namespace, job, &request).await)
         }
         Lookup::Status(status) => encoded(format, self::status(stores, cluster, status).await),
     }
@@ -90,7 +90,6 @@ async fn logs(
     stores: &Stores,
     namespace: &Namespace,
     job: JobId,
-    over: bool,
     request: &LogsRequest,
 ) -> Result<Logs, Rejection> {
     let limit = page(request.limit, limits::LOGS_LIMIT_DEFAULT, limits::LOGS_LIMIT_MAX)?;
@@ -101,10 +100,10 @@ async fn logs(
     let unreadable = |e: &dyn Display| out_of_reach("the job's log", e);
     // A job that never wrote anything has no key.
     let Some(key) = stores.keys.existing_job_key(job).await.map_err(|e| unreadable(&e))? else {
-        return Ok(Logs { entries: Vec::new(), cursor: request.cursor.clone(), end: over });
+        return Ok(Logs { entries: Vec::new(), cursor: request.cursor.clone(), end: true });
     };
     let messages = stores.job_logs.read(namespace, job, &key, after, limit).await.map_err(|e| unreadable(&e))?;
-    let mut found = Logs { entries: Vec::new(), cursor: Some(after.to_string()), end: messages.is_empty() && over };
+    let mut found = Logs { entries: Vec::new(), cursor: Some(after.to_string()), end: messages.is_empty() };
     let mut bytes = 0;
     for (seq, entries) in messages {
         bytes += entries.iter().map(|entry| entry.text.0.len() * 4 / 3 + 160).sum::<usize>();
