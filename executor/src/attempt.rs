@@ -278,7 +278,9 @@ impl AttemptMachine {
             }
             // It may well be readable, so the leader must not turn to an older one.
             (PrepareFault::Unavailable { reason }, _) => Outcome::LaunchFailed {
-                reason: format_compact!("what the attempt begins with was out of reach {PREPARE_TRIES_MAX} times: {reason}"),
+                reason: format_compact!(
+                    "what the attempt begins with was out of reach {PREPARE_TRIES_MAX} times: {reason}"
+                ),
             },
             (PrepareFault::Unreadable { reason }, Some(number)) => Outcome::RestoreFailed { number, reason },
             (PrepareFault::Unreadable { reason } | PrepareFault::Local { reason }, _) => {

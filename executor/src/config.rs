@@ -116,7 +116,7 @@ impl CapacityConfig {
     pub fn measured(&self) -> Capacity {
         let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
         let memory = rustix::system::sysinfo();
-        let bytes = u64::from(memory.totalram).saturating_mul(u64::from(memory.mem_unit));
+        let bytes = memory.totalram.saturating_mul(u64::from(memory.mem_unit));
         let share = if bytes == 0 { MEMORY_UNKNOWN.0 } else { bytes / 100 * MEMORY_SHARE_PERCENT };
         Capacity {
             cpu_millis: self.cpu_millis.unwrap_or(cores * 1_000),
@@ -164,7 +164,10 @@ mod tests {
     fn what_is_given_counts_and_is_checked() {
         let given = json!({"name": "e", "data_dir": "d", "capacity": {"slots": 7, "memory": "64MiB"}});
         let good = config(given).expect("good");
-        assert_eq!((good.executor.capacity.measured().slots, good.executor.capacity.memory), (7, Some(ByteSize::mib(64))));
+        assert_eq!(
+            (good.executor.capacity.measured().slots, good.executor.capacity.memory),
+            (7, Some(ByteSize::mib(64)))
+        );
         let none = config(json!({"name": "e", "data_dir": "d", "capacity": {"slots": 0}})).expect("reads");
         let error = none.validate().expect_err("no slots").to_string();
         assert_eq!(error, "`executor.capacity.slots` is 0, not within 1 to 100000");

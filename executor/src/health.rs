@@ -30,7 +30,8 @@ pub struct HealthMonitor {
 
 impl HealthMonitor {
     pub fn start(data_dir: &Path) -> HealthMonitor {
-        let (sender, latest) = watch::channel(Health { memory_available_bytes: memory_available(), ..Health::default() });
+        let (sender, latest) =
+            watch::channel(Health { memory_available_bytes: memory_available(), ..Health::default() });
         let looking = tokio::spawn(look(sender.clone())).abort_handle();
         let writing = tokio::spawn(write(data_dir.join(PROBE_FILE), sender)).abort_handle();
         HealthMonitor { latest, tasks: [looking, writing] }

@@ -44,9 +44,7 @@ impl Readiness {
         }
         match state.leader_heard_at.map(|at| BootTime::now().since(at)) {
             None => Err("no leader has been heard yet".to_owned()),
-            Some(ago) if ago > LEADER_SILENCE_MAX => {
-                Err(format!("no leader has been heard for {} s", ago.as_secs()))
-            }
+            Some(ago) if ago > LEADER_SILENCE_MAX => Err(format!("no leader has been heard for {} s", ago.as_secs())),
             Some(_) => Ok(()),
         }
     }

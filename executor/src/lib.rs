@@ -31,9 +31,6 @@ pub use error::ExecutorError;
 /// Runs an executor until `shutdown` is over, and then takes leave in order.
 ///
 /// Errors when it cannot begin, with what to do about it; afterwards it mends what breaks by itself.
-pub async fn run(
-    config: ExecutorConfig,
-    shutdown: impl Future<Output = ()> + Send,
-) -> Result<(), ExecutorError> {
+pub async fn run(config: ExecutorConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), ExecutorError> {
     runner::run(config, shutdown).await
 }

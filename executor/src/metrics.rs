@@ -34,7 +34,11 @@ pub fn describe() {
     describe_histogram!(CHECKPOINT_DURATION, Unit::Seconds, "From the beginning of a checkpoint until it is stored");
     describe_histogram!(CHECKPOINT_PAUSE, Unit::Seconds, "How long a job stood still for a checkpoint");
     describe_counter!(CHECKPOINT_BYTES, Unit::Bytes, "Bytes of checkpoints: the states' sizes, and what was uploaded");
-    describe_gauge!(CHECKPOINT_AGE, Unit::Seconds, "Age of the oldest state that a running job here would fall back to");
+    describe_gauge!(
+        CHECKPOINT_AGE,
+        Unit::Seconds,
+        "Age of the oldest state that a running job here would fall back to"
+    );
     describe_counter!(DECRYPT_FAILURES, "Keys and blobs that did not open");
     describe_gauge!(HEARTBEAT_AGE, Unit::Seconds, "Time since the leader was heard");
     describe_gauge!(ATTEMPTS_HELD, "Attempts that run here, or are over and unconfirmed");

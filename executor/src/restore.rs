@@ -13,7 +13,7 @@ mod write;
 
 use std::collections::HashSet;
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use outlive_schemas::checkpoint::{BlobName, CheckpointRef};
@@ -84,20 +84,20 @@ impl RestoreError {
 /// Restores `checkpoint` into `into`, which must not exist or be an empty directory; it becomes private (0700). What is
 /// returned is what the next checkpoint of this directory builds on.
 pub async fn restore(
-    blobs: &Arc<dyn BlobStore>,
-    key: &Key,
+    blobs: Arc<dyn BlobStore>,
+    key: Key,
     job: JobId,
     checkpoint: CheckpointRef,
-    into: &Path,
+    into: PathBuf,
 ) -> Result<Baseline, RestoreError> {
-    let source = Source { blobs: blobs.clone(), owner: Owner::Job(job), sealer: Arc::new(Sealer::new(job, key)) };
+    let source = Source { blobs, owner: Owner::Job(job), sealer: Arc::new(Sealer::new(job, &key)) };
     let (entries, mut names) = load(&source, checkpoint.manifest).await?;
     let entries: Arc<[Entry]> = entries.into();
     let chunks: Vec<ChunkRef> = entries.iter().flat_map(content_chunks).collect();
     names.extend(chunks.iter().map(ChunkRef::name));
 
-    let (path, listed) = (into.to_owned(), entries.clone());
-    let writer = blocking(move || Writer::begin(&path, listed)).await?;
+    let listed = entries.clone();
+    let writer = blocking(move || Writer::begin(&into, listed)).await?;
     let part = {
         let entries = entries.clone();
         move |nth: usize| part_of(&entries, nth)
@@ -110,12 +110,12 @@ pub async fn restore(
 
 /// Every blob that a checkpoint needs, its root included: what must stay when others are deleted.
 pub async fn blobs_of(
-    blobs: &Arc<dyn BlobStore>,
-    key: &Key,
+    blobs: Arc<dyn BlobStore>,
+    key: Key,
     job: JobId,
     manifest: BlobName,
 ) -> Result<HashSet<BlobName>, RestoreError> {
-    let source = Source { blobs: blobs.clone(), owner: Owner::Job(job), sealer: Arc::new(Sealer::new(job, key)) };
+    let source = Source { blobs, owner: Owner::Job(job), sealer: Arc::new(Sealer::new(job, &key)) };
     let (entries, mut names) = load(&source, manifest).await?;
     names.extend(entries.iter().flat_map(content_chunks).map(|chunk| chunk.name()));
     Ok(names)

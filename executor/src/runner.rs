@@ -164,9 +164,13 @@ impl Deadlines {
 enum Mode {
     Working,
     /// Going for good; at that time whatever is left is left.
-    Leaving { by_ms: u64 },
+    Leaving {
+        by_ms: u64,
+    },
     /// Declared lost by the leader; a new incarnation follows.
-    Dismissed { by_ms: u64 },
+    Dismissed {
+        by_ms: u64,
+    },
 }
 
 /// How an incarnation ended.

@@ -703,3 +703,6 @@ fn feed(id: JobId, job: &Job, envelope: &Envelope) -> Output {
     };
     Output::Feed { namespace: job.namespace.clone(), event }
 }
+
+#[cfg(test)]
+mod tests;

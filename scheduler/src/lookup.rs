@@ -19,9 +19,7 @@ use std::fmt::Display;
 pub async fn answer(stores: &Stores, cluster: &str, lookup: Lookup, format: Format) -> Result<Vec<u8>, Rejection> {
     match lookup {
         Lookup::History { job, commits, request } => encoded(format, history(stores, job, &commits, &request).await),
-        Lookup::Logs { namespace, job, request } => {
-            encoded(format, logs(stores, &namespace, job, &request).await)
-        }
+        Lookup::Logs { namespace, job, request } => encoded(format, logs(stores, &namespace, job, &request).await),
         Lookup::Status(status) => encoded(format, self::status(stores, cluster, status).await),
     }
 }
@@ -86,12 +84,7 @@ fn read_position(text: &str) -> Option<(Sequence, usize)> {
 }
 
 /// The cursor is the stored message after which to go on.
-async fn logs(
-    stores: &Stores,
-    namespace: &Namespace,
-    job: JobId,
-    request: &LogsRequest,
-) -> Result<Logs, Rejection> {
+async fn logs(stores: &Stores, namespace: &Namespace, job: JobId, request: &LogsRequest) -> Result<Logs, Rejection> {
     let limit = page(request.limit, limits::LOGS_LIMIT_DEFAULT, limits::LOGS_LIMIT_MAX)?;
     let after = match &request.cursor {
         None => 0,

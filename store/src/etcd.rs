@@ -5,22 +5,25 @@
 
 use crate::retry::retry;
 use etcd_client::{
-    Certificate, Client, ConnectOptions, Error as ClientError, GetOptions, Identity, KeyValue, PutOptions, TlsOptions,
-    Txn, TxnResponse,
+    Certificate, Client, ConnectOptions, Error as ClientError, GetOptions, Identity, KeyValue, PutOptions,
+    ResponseHeader, TlsOptions, Txn, TxnResponse,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
+use tokio::sync::OnceCell;
 
 pub(crate) use lease::{Ending, KeptLease};
 
 pub(crate) mod lease;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// One request. etcd elects in about a second; a request that waits for that should not be cut off.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// One request to one member. It is what a member that froze costs, once; an election takes about as long, and is
+/// outlasted by trying again.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long reads, and writes that may be repeated, are tried.
 pub(crate) const TRY_BOUND: Duration = Duration::from_secs(5);
 /// Pings on an idle connection; a host that is gone is noticed after the sum of both.
@@ -33,7 +36,7 @@ const PAGE_KEYS: i64 = 1_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EtcdConfig {
-    /// `host:port`, or with `http://` or `https://` before it.
+    /// `host:port`, or with `http://` or `https://` before it. The first that answers is used: name the nearest first.
     pub endpoints: Vec<String>,
     /// With `password_file`.
     pub user: Option<String>,
@@ -69,12 +72,8 @@ pub enum EtcdError {
         #[source]
         source: std::io::Error,
     },
-    #[error("`etcd.endpoints` or `etcd.tls` cannot be used (endpoints {endpoints})")]
-    Unusable {
-        endpoints: String,
-        #[source]
-        source: ClientError,
-    },
+    #[error("`etcd.endpoints` or `etcd.tls` cannot be used (endpoints {endpoints}): {reason}")]
+    Unusable { endpoints: String, reason: String },
     #[error(
         "etcd refused our credentials (endpoints {endpoints}): check `etcd.user` and `etcd.password_file`: {reason}"
     )]
@@ -86,14 +85,28 @@ pub enum EtcdError {
 }
 
 /// A connection that mends itself.
+///
+/// It stays with one member until that one fails, and then takes the next. The client's own balancing is not used: it
+/// takes a frozen member for an idle one, and sends it half of all requests.
 #[derive(Clone)]
-pub struct Etcd {
-    client: Client,
+pub struct Etcd(Arc<Members>);
+
+struct Members {
+    members: Vec<Member>,
+    options: ConnectOptions,
+    /// Which of them is used.
+    used: AtomicUsize,
+}
+
+struct Member {
+    endpoint: String,
+    /// Made on first use, because with a user this already asks the member for a token.
+    client: OnceCell<Client>,
 }
 
 impl fmt::Debug for Etcd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Etcd")
+        f.debug_list().entries(self.0.members.iter().map(|member| &member.endpoint)).finish()
     }
 }
 
@@ -103,32 +116,17 @@ pub async fn connect(config: &EtcdConfig) -> Result<Etcd, EtcdError> {
         return Err(EtcdError::NoEndpoints);
     }
     let endpoints = config.endpoints.join(", ");
-    let options = options(config).await?;
-    let opened = retry("connect to etcd", TRY_BOUND, RequestError::passes, || async {
-        // With a user this already asks for a token; without one it does not touch the network.
-        match tokio::time::timeout(REQUEST_TIMEOUT, Client::connect(&config.endpoints, Some(options.clone()))).await {
-            Ok(Ok(client)) => Ok(Ok(Etcd { client })),
-            Ok(Err(error @ (ClientError::InvalidArgs(_) | ClientError::InvalidUri(_) | ClientError::IoError(_)))) => {
-                Ok(Err(error))
-            }
-            Ok(Err(error)) => Err(RequestError::of(&error)),
-            Err(_) => Err(RequestError::TimedOut),
-        }
-    })
-    .await;
-    let unreachable = |error: RequestError| match error {
-        RequestError::Refused { reason, .. } if config.user.is_some() => {
-            EtcdError::Denied { endpoints: endpoints.clone(), reason }
-        }
-        error => EtcdError::Unreachable { endpoints: endpoints.clone(), reason: error.to_string() },
-    };
-    let etcd =
-        opened.map_err(unreachable)?.map_err(|source| EtcdError::Unusable { endpoints: endpoints.clone(), source })?;
-    let status = retry("ask etcd for its version", TRY_BOUND, RequestError::passes, || {
-        let mut client = etcd.client.clone();
-        request(async move { client.status().await })
-    });
-    warn_of(status.await.map_err(unreachable)?.version());
+    let members =
+        config.endpoints.iter().map(|endpoint| Member { endpoint: endpoint.clone(), client: OnceCell::new() });
+    let members = Members { members: members.collect(), options: options(config).await?, used: AtomicUsize::new(0) };
+    let etcd = Etcd(Arc::new(members));
+    let status = etcd.insist("ask etcd for its version", |mut client| async move { client.status().await }).await;
+    let status = status.map_err(|error| match error {
+        RequestError::Unusable { reason } => EtcdError::Unusable { endpoints, reason },
+        RequestError::Refused { reason, .. } => EtcdError::Denied { endpoints, reason },
+        error => EtcdError::Unreachable { endpoints, reason: error.to_string() },
+    })?;
+    warn_of(status.version());
     Ok(etcd)
 }
 
@@ -199,6 +197,9 @@ pub(crate) enum RequestError {
     /// etcd's own no, with gRPC's number for it.
     #[error("{reason}")]
     Refused { code: i32, reason: String },
+    /// The configuration can never work.
+    #[error("{reason}")]
+    Unusable { reason: String },
 }
 
 /// gRPC's number for "no such thing", which etcd answers for a lease that is over.
@@ -219,63 +220,107 @@ impl RequestError {
     }
 
     pub(crate) fn passes(&self) -> bool {
-        !matches!(self, RequestError::Refused { .. })
-    }
-}
-
-async fn request<T>(op: impl Future<Output = Result<T, ClientError>>) -> Result<T, RequestError> {
-    match tokio::time::timeout(REQUEST_TIMEOUT, op).await {
-        Ok(done) => done.map_err(|error| RequestError::of(&error)),
-        Err(_) => Err(RequestError::TimedOut),
+        matches!(self, RequestError::TimedOut | RequestError::Broken { .. })
     }
 }
 
 impl Etcd {
-    /// For what needs a stream.
-    pub(crate) fn client(&self) -> Client {
-        self.client.clone()
+    /// The member in use, by its number, for what needs a stream. If the stream fails, say so by
+    /// [`Etcd::avoid`].
+    pub(crate) async fn member(&self) -> Result<(usize, Client), RequestError> {
+        let used = self.used();
+        let member = &self.0.members[used];
+        let connecting = member.client.get_or_try_init(|| async {
+            match Client::connect([&member.endpoint], Some(self.0.options.clone())).await {
+                Ok(client) => Ok(client),
+                Err(error @ (ClientError::InvalidArgs(_) | ClientError::InvalidUri(_))) => {
+                    Err(RequestError::Unusable { reason: error.to_string() })
+                }
+                Err(error) => Err(RequestError::of(&error)),
+            }
+        });
+        let client = match tokio::time::timeout(REQUEST_TIMEOUT, connecting).await {
+            Ok(Ok(client)) => client.clone(),
+            Ok(Err(error)) => {
+                self.avoid(used);
+                return Err(error);
+            }
+            Err(_) => {
+                self.avoid(used);
+                return Err(RequestError::TimedOut);
+            }
+        };
+        Ok((used, client))
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// Takes the next member, if this one is still in use: of many whose requests failed, one changes it.
+    pub(crate) fn avoid(&self, failed: usize) {
+        let next = (failed + 1) % self.0.members.len();
+        if self.0.used.compare_exchange(failed, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() && next != failed {
+            let (from, to) = (&self.0.members[failed].endpoint, &self.0.members[next].endpoint);
+            tracing::info!(%from, %to, "an etcd member failed, taking the next");
+        }
+    }
+
+    /// Asks once. Of a write, any error but a refusal leaves the outcome unknown.
+    pub(crate) async fn ask<T, Fut>(&self, request: impl FnOnce(Client) -> Fut) -> Result<T, RequestError>
+    where
+        Fut: Future<Output = Result<T, ClientError>>,
+    {
+        let (used, client) = self.member().await?;
+        let answer = match tokio::time::timeout(REQUEST_TIMEOUT, request(client)).await {
+            Ok(answer) => answer.map_err(|error| RequestError::of(&error)),
+            Err(_) => Err(RequestError::TimedOut),
+        };
+        answer.inspect_err(|error| {
+            if error.passes() {
+                self.avoid(used);
+            }
+        })
+    }
+
+    /// Asks again and again, each time the member that is then in use; for what is harmless to repeat.
+    pub(crate) async fn insist<T, Fut>(
+        &self,
+        what: &'static str,
+        request: impl Fn(Client) -> Fut,
+    ) -> Result<T, RequestError>
+    where
+        Fut: Future<Output = Result<T, ClientError>>,
+    {
+        retry(what, TRY_BOUND, RequestError::passes, || self.ask(&request)).await
     }
 
     /// One key, and the revision at which it was read.
     pub(crate) async fn get(&self, key: &str) -> Result<(Option<KeyValue>, i64), RequestError> {
-        let read = retry("read from etcd", TRY_BOUND, RequestError::passes, || {
-            let mut client = self.client.clone();
-            request(async move { client.get(key, None).await })
-        });
-        let mut answer = read.await?;
-        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+        let mut answer = self.insist("read from etcd", |mut client| async move { client.get(key, None).await }).await?;
+        let revision = answer.header().map_or(0, ResponseHeader::revision);
         Ok((answer.take_kvs().into_iter().next(), revision))
     }
 
-    /// Every key with this prefix, all as of one revision. Not more than about `keys_max`: one page beyond that at
-    /// most, so that the caller can tell.
+    /// Every key with this prefix, all as of one revision. It stops in the page that passes `keys_max`, so that the
+    /// caller can tell that there are more.
     pub(crate) async fn list(&self, prefix: &str, keys_max: usize) -> Result<Vec<KeyValue>, RequestError> {
-        let end = GetOptions::new().with_prefix();
-        let mut found: Vec<KeyValue> = Vec::new();
-        let mut revision = 0;
+        let (mut found, mut from) = (Vec::<KeyValue>::new(), prefix.as_bytes().to_vec());
+        let mut options = GetOptions::new().with_range(end_of(prefix)).with_limit(PAGE_KEYS);
         loop {
-            let (from, options) = match found.last() {
-                None => (prefix.as_bytes().to_vec(), end.clone()),
-                Some(last) => {
-                    let mut from = last.key().to_vec();
-                    from.push(0);
-                    (from, GetOptions::new().with_range(end_of(prefix)).with_revision(revision))
-                }
-            };
-            let options = options.with_limit(PAGE_KEYS);
-            let read = retry("list from etcd", TRY_BOUND, RequestError::passes, || {
-                let (mut client, from, options) = (self.client.clone(), from.clone(), options.clone());
-                request(async move { client.get(from, Some(options)).await })
+            let page = self.insist("list from etcd", |mut client| {
+                let (from, options) = (from.clone(), options.clone());
+                async move { client.get(from, Some(options)).await }
             });
-            let mut page = read.await?;
-            revision = page.header().map_or(0, etcd_client::ResponseHeader::revision).min(match revision {
-                0 => i64::MAX,
-                first => first,
-            });
+            let mut page = page.await?;
+            if found.is_empty() {
+                options = options.with_revision(page.header().map_or(0, ResponseHeader::revision));
+            }
             let more = page.more();
             found.append(&mut page.take_kvs());
-            if !more || found.len() > keys_max {
-                return Ok(found);
+            match found.last() {
+                Some(last) if more && found.len() <= keys_max => from = [last.key(), &[0]].concat(),
+                _ => return Ok(found),
             }
         }
     }
@@ -283,24 +328,22 @@ impl Etcd {
     /// Puts a key that only this process writes, so that repeating it is harmless.
     pub(crate) async fn put(&self, key: &str, value: &[u8], lease: Option<i64>) -> Result<(), RequestError> {
         let options = lease.map(|id| PutOptions::new().with_lease(id));
-        let put = retry("write to etcd", TRY_BOUND, RequestError::passes, || {
-            let (mut client, options) = (self.client.clone(), options.clone());
-            request(async move { client.put(key, value, options).await })
+        let put = self.insist("write to etcd", |mut client| {
+            let options = options.clone();
+            async move { client.put(key, value, options).await }
         });
         put.await.map(|_| ())
     }
 
     /// Tries a transaction once. Any error but a refusal leaves its outcome unknown.
     pub(crate) async fn transaction(&self, transaction: Txn) -> Result<TxnResponse, RequestError> {
-        let mut client = self.client.clone();
-        request(async move { client.txn(transaction).await }).await
+        self.ask(|mut client| async move { client.txn(transaction).await }).await
     }
 
     /// Ends a lease, and with it every key under it. One that is over already is a success.
     pub(crate) async fn revoke(&self, lease: i64, bound: Duration) -> Result<(), RequestError> {
         let revoked = retry("revoke a lease", bound, RequestError::passes, || {
-            let mut client = self.client.clone();
-            request(async move { client.lease_revoke(lease).await })
+            self.ask(|mut client| async move { client.lease_revoke(lease).await })
         });
         match revoked.await {
             Ok(_) | Err(RequestError::Refused { code: NOT_FOUND, .. }) => Ok(()),

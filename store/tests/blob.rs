@@ -219,3 +219,39 @@ async fn nobody_there_is_named() {
     assert!(matches!(&error, NatsError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains(&server.url()) && error.to_string().contains("nats.servers"), "{error}");
 }
+
+#[tokio::test]
+async fn no_acknowledged_blob_is_lost_with_the_streams_leader() {
+    const BLOBS: u8 = 200;
+    let mut servers = NatsServer::start_cluster();
+    let urls: Vec<_> = servers.iter().map(NatsServer::url).collect();
+    let config = NatsConfig { servers: urls, ..NatsConfig::default() };
+    let nats = nats::connect(&config, "test").await.expect("connected");
+    let ensuring = JetStreamBlobs::ensure(&nats, blob_stream(3, None));
+    let store = tokio::time::timeout(BOUND, ensuring).await.expect("the cluster forms").expect("the stream is made");
+    let body = |number: u8| Bytes::from(vec![number; 10_000]);
+    let (half, over_half) = tokio::sync::oneshot::channel();
+    let putting = store.clone();
+    let puts = tokio::spawn(async move {
+        let mut half = Some(half);
+        for number in 0..BLOBS {
+            putting.put(owner(1), name(number), body(number)).await.expect("put, whoever leads");
+            if number == BLOBS / 2 {
+                half.take().map(|half| half.send(()));
+            }
+        }
+    });
+    over_half.await.expect("half of the puts are done");
+    let info = nats.jetstream.get_stream("OUTLIVE_BLOB").await.expect("the stream is there");
+    let leader = info.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone()).expect("a leader");
+    let index: usize = leader.trim_start_matches('n').parse().expect("the servers are named n0 to n2");
+    servers[index].kill();
+    // Reads go on: any replica answers.
+    assert_eq!(store.get(owner(1), name(0)).await.expect("got without a leader"), body(0));
+    tokio::time::timeout(BOUND, puts).await.expect("the others elect").expect("no panic");
+    for number in 0..BLOBS {
+        assert_eq!(store.get(owner(1), name(number)).await.expect("not lost"), body(number), "{number}");
+    }
+    assert_eq!(store.list(owner(1)).await.expect("listed").len(), usize::from(BLOBS));
+    assert_eq!(store.usage().await.expect("usage").items, u64::from(BLOBS), "each stored once");
+}

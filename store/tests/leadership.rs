@@ -218,3 +218,43 @@ async fn nobody_there_is_named() {
     assert!(matches!(&error, EtcdError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains(&server.endpoint()) && error.to_string().contains("etcd.endpoints"), "{error}");
 }
+
+#[tokio::test]
+async fn a_lost_member_of_etcd_costs_no_term() {
+    let mut members = Etcd::start_cluster();
+    let endpoints: Vec<_> = members.iter().map(Etcd::endpoint).collect();
+    let connection = etcd::connect(&EtcdConfig { endpoints, ..EtcdConfig::default() }).await.expect("connected");
+    // The default's length: a member's loss, and the election after it, must fit.
+    let one = EtcdLeadership::new(&connection, "test", leadership::TTL_DEFAULT);
+    let tenure = won(&one, "one").await;
+    for lost in &mut members {
+        lost.kill();
+        for number in 0..20 {
+            within("a witness", tenure.witness(vec![number])).await.expect("two members are enough");
+        }
+        assert_eq!(one.reign().await.expect("in reach").map(|reign| reign.term), Some(tenure.term()));
+        lost.restart();
+        until("the lease is renewed", BOUND, || async { tenure.is_valid() }).await;
+    }
+    tenure.witness(b"last".to_vec()).await.expect("the same term all along");
+}
+
+#[tokio::test]
+async fn a_frozen_member_of_etcd_is_left_alone() {
+    let members = Etcd::start_cluster();
+    let endpoints: Vec<_> = members.iter().map(Etcd::endpoint).collect();
+    let connection = etcd::connect(&EtcdConfig { endpoints, ..EtcdConfig::default() }).await.expect("connected");
+    let tenure = won(&EtcdLeadership::new(&connection, "test", LONG), "one").await;
+    for frozen in &members {
+        frozen.pause();
+        // If each of these, or every second, waited for the frozen member, they would take minutes.
+        within("a hundred writes past a frozen member", async {
+            for number in 0..100 {
+                tenure.witness(vec![number]).await.expect("two members are enough");
+            }
+        })
+        .await;
+        frozen.resume();
+        assert!(tenure.is_valid());
+    }
+}

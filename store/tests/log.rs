@@ -114,6 +114,34 @@ async fn a_stream_that_does_not_exist_is_out_of_reach() {
     assert!(matches!(log.extent().await, Err(ReadError::Unavailable { .. })));
 }
 
+/// Beyond the duplicate window the server no longer knows a message's id: only what stands there tells whose it is.
+#[tokio::test]
+async fn an_append_whose_id_was_forgotten_is_settled_by_reading() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let log = fresh(&nats, JetStreamLog::stream_config(1, -1)).await;
+    for (last, body) in [(0, "ours"), (1, "somebody else's")] {
+        // Without an id, as if it had been forgotten.
+        let sent = nats.jetstream.publish(subject::LOG_SUBJECT, Bytes::from_static(body.as_bytes())).await;
+        assert_eq!(sent.expect("sent").await.expect("stored").sequence, last + 1);
+    }
+    log.append(Sequence(0), Bytes::from_static(b"ours")).await.expect("it stands there");
+    let conflict = log.append(Sequence(1), Bytes::from_static(b"ours too")).await.expect_err("deposed");
+    assert!(matches!(conflict, AppendError::Conflict { at: Sequence(2) }), "{conflict:?}");
+    assert_eq!(log.extent().await.expect("the extent").last, Sequence(2));
+}
+
+/// Another stream on the same subject would take commits that nobody finds.
+#[tokio::test]
+async fn a_stream_of_another_name_is_not_the_log() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let other = stream::Config { name: "OTHER".to_owned(), ..JetStreamLog::stream_config(1, -1) };
+    nats.jetstream.create_stream(other).await.expect("a stream");
+    let refused = JetStreamLog::new(nats).append(Sequence(0), Bytes::from_static(b"lost")).await;
+    assert!(matches!(&refused, Err(AppendError::Refused { reason }) if reason.contains("`OTHER`")), "{refused:?}");
+}
+
 /// Two writers, one of them deposed again and again by the other, while the server is killed and started five times.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_server_neither_loses_nor_doubles() {
@@ -122,39 +150,7 @@ async fn a_killed_server_neither_loses_nor_doubles() {
     let log = fresh(&nats, JetStreamLog::stream_config(1, -1)).await;
     let stop_at = Arc::new(AtomicU64::new(u64::MAX));
     let reached = Arc::new(AtomicU64::new(0));
-    let writers: Vec<_> = ["one", "two"]
-        .into_iter()
-        .map(|name| {
-            let (server_url, stop_at, reached) = (server.url(), stop_at.clone(), reached.clone());
-            tokio::spawn(async move {
-                let config = NatsConfig { servers: vec![server_url], ..NatsConfig::default() };
-                let log = JetStreamLog::new(nats::connect(&config, name).await.expect("a connection"));
-                let mut acknowledged = Vec::new();
-                let mut last = Sequence(0);
-                while last.0 < stop_at.load(Ordering::Relaxed) {
-                    // Some are large, so that a kill hits them half written.
-                    let filler = if last.0 % 16 == 0 { 300_000 } else { 20 };
-                    let mut body = format!("{name} {} ", last.next()).into_bytes();
-                    body.resize(body.len() + filler, b'.');
-                    let body = Bytes::from(body);
-                    match log.append(last, body.clone()).await {
-                        Ok(()) => {
-                            last = last.next();
-                            acknowledged.push(Stored { seq: last, body });
-                            reached.fetch_max(last.0, Ordering::Relaxed);
-                        }
-                        Err(AppendError::Conflict { .. }) => {
-                            if let Ok(more) = log.read(last.next(), PLENTY).await {
-                                last = more.last().map_or(last, |stored| stored.seq);
-                            }
-                        }
-                        Err(refused) => panic!("{name}: {refused}"),
-                    }
-                }
-                acknowledged
-            })
-        })
-        .collect();
+    let writers = two_writers(&[server.url()], &stop_at, &reached);
 
     for _ in 0..5 {
         let goal = reached.load(Ordering::Relaxed) + 60;
@@ -163,17 +159,112 @@ async fn a_killed_server_neither_loses_nor_doubles() {
         server.restart();
     }
     stop_at.store(reached.load(Ordering::Relaxed) + 60, Ordering::Relaxed);
+    let acknowledged = what_they_stored(writers).await;
+    assert!(acknowledged.len() >= 360, "{} appends", acknowledged.len());
+    assert_holds_exactly(&log, &acknowledged).await;
+}
+
+/// On three servers, whichever leads the stream is killed: twice, and JetStream elects another each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_stream_leader_neither_loses_nor_doubles() {
+    let mut servers = NatsServer::start_cluster();
+    let urls: Vec<String> = servers.iter().map(NatsServer::url).collect();
+    let config = NatsConfig { servers: urls.clone(), ..NatsConfig::default() };
+    let nats = nats::connect(&config, "test").await.expect("a connection");
+    let check = |config: &stream::Config| JetStreamLog::check_stream(config).map_err(|refused| refused.to_string());
+    let creating = nats::ensure_stream(&nats.jetstream, JetStreamLog::stream_config(3, -1), check);
+    tokio::time::timeout(PATIENCE, creating).await.expect("in time").expect("the log's stream");
+    let log = JetStreamLog::new(nats.clone());
+    let stop_at = Arc::new(AtomicU64::new(u64::MAX));
+    let reached = Arc::new(AtomicU64::new(0));
+    let writers = two_writers(&urls, &stop_at, &reached);
+    for _ in 0..2 {
+        let goal = reached.load(Ordering::Relaxed) + 60;
+        until("60 more appends", PATIENCE, async || reached.load(Ordering::Relaxed) >= goal).await;
+        let leader = stream_leader(&nats).await;
+        let before = reached.load(Ordering::Relaxed);
+        servers[leader].kill();
+        // The other two know what was stored, whoever leads.
+        until("a read from a survivor", PATIENCE, async || {
+            log.read(Sequence(1), PLENTY).await.is_ok_and(|found| !found.is_empty())
+        })
+        .await;
+        until("appends under another leader", PATIENCE, async || reached.load(Ordering::Relaxed) >= before + 60).await;
+        assert_ne!(stream_leader(&nats).await, leader);
+        servers[leader].restart();
+    }
+    stop_at.store(reached.load(Ordering::Relaxed) + 60, Ordering::Relaxed);
+    let acknowledged = what_they_stored(writers).await;
+    until("a replica that has caught up", PATIENCE, async || read_all(&log).await.len() >= acknowledged.len()).await;
+    assert_holds_exactly(&log, &acknowledged).await;
+}
+
+/// The index of the server that leads the log's stream.
+async fn stream_leader(nats: &Nats) -> usize {
+    let begun = std::time::Instant::now();
+    loop {
+        let found = nats.jetstream.get_stream(subject::LOG_STREAM).await.ok();
+        let leader = found.and_then(|found| found.cached_info().cluster.clone()).and_then(|cluster| cluster.leader);
+        if let Some(index) = leader.and_then(|name| name.strip_prefix('n')?.parse().ok()) {
+            return index;
+        }
+        assert!(begun.elapsed() < PATIENCE, "no leader of the stream within {PATIENCE:?}");
+    }
+}
+
+type Writer = tokio::task::JoinHandle<Vec<Stored>>;
+
+/// Two writers that take the end of the log from one another until it reaches `stop_at`. Each keeps what was
+/// acknowledged to it.
+fn two_writers(urls: &[String], stop_at: &Arc<AtomicU64>, reached: &Arc<AtomicU64>) -> Vec<Writer> {
+    let start = |name: &'static str| {
+        let (servers, stop_at, reached) = (urls.to_vec(), stop_at.clone(), reached.clone());
+        tokio::spawn(async move {
+            let config = NatsConfig { servers, ..NatsConfig::default() };
+            let log = JetStreamLog::new(nats::connect(&config, name).await.expect("a connection"));
+            let mut acknowledged = Vec::new();
+            let mut last = Sequence(0);
+            while last.0 < stop_at.load(Ordering::Relaxed) {
+                // Some are large, so that a kill hits them half written.
+                let filler = if last.0 % 16 == 0 { 300_000 } else { 20 };
+                let mut body = format!("{name} {} ", last.next()).into_bytes();
+                body.resize(body.len() + filler, b'.');
+                let body = Bytes::from(body);
+                match log.append(last, body.clone()).await {
+                    Ok(()) => {
+                        last = last.next();
+                        acknowledged.push(Stored { seq: last, body });
+                        reached.fetch_max(last.0, Ordering::Relaxed);
+                    }
+                    Err(AppendError::Conflict { .. }) => {
+                        if let Ok(more) = log.read(last.next(), PLENTY).await {
+                            last = more.last().map_or(last, |stored| stored.seq);
+                        }
+                    }
+                    Err(refused) => panic!("{name}: {refused}"),
+                }
+            }
+            acknowledged
+        })
+    };
+    ["one", "two"].map(start).into()
+}
+
+async fn what_they_stored(writers: Vec<Writer>) -> Vec<Stored> {
     let mut acknowledged = Vec::new();
     for writer in writers {
         let stored = tokio::time::timeout(PATIENCE, writer).await.expect("a writer comes to its end");
         acknowledged.extend(stored.expect("a writer does not panic"));
     }
     acknowledged.sort_by_key(|stored| stored.seq);
-    let found = read_all(&log).await;
-    assert!(found.len() >= 360, "{} appends", found.len());
-    // An append returns only with a definite answer, so what is there is exactly what was acknowledged.
+    acknowledged
+}
+
+/// An append returns only with a definite answer, so what is there is exactly what was acknowledged.
+async fn assert_holds_exactly(log: &JetStreamLog, acknowledged: &[Stored]) {
+    let found = read_all(log).await;
     let positions = |all: &[Stored]| all.iter().map(|stored| stored.seq.0).collect::<Vec<_>>();
-    assert_eq!(positions(&found), positions(&acknowledged));
+    assert_eq!(positions(&found), positions(acknowledged));
     assert!(found == acknowledged, "each message is the one that was acknowledged there");
 }
 

@@ -109,12 +109,20 @@ fn a_job_that_succeeds() {
 #[test]
 fn a_result_counts_only_with_success_and_within_the_limit() {
     let mut scene = running(PLAN);
-    scene.check(2_000, Input::Exited(Exit::Code(3)), &[]).check(2_001, Input::Gone, &[Effect::Collect { result: false }]);
+    scene.check(2_000, Input::Exited(Exit::Code(3)), &[]).check(
+        2_001,
+        Input::Gone,
+        &[Effect::Collect { result: false }],
+    );
     let stray = ResultFile::Left(Payload::from("no"));
     scene.check(2_002, Input::Collected(stray), &[ended(2_000, Outcome::Exited { code: 3 }, Some(1_000))]);
 
     let mut scene = running(PLAN);
-    scene.check(2_000, Input::Exited(Exit::Code(0)), &[]).check(2_000, Input::Gone, &[Effect::Collect { result: true }]);
+    scene.check(2_000, Input::Exited(Exit::Code(0)), &[]).check(
+        2_000,
+        Input::Gone,
+        &[Effect::Collect { result: true }],
+    );
     let refused = Outcome::ResultRefused { reason: "too large".into() };
     scene.check(
         2_001,
@@ -126,7 +134,11 @@ fn a_result_counts_only_with_success_and_within_the_limit() {
 #[test]
 fn signals_and_a_lost_shim() {
     let mut scene = running(PLAN);
-    scene.check(2_000, Input::Exited(Exit::Signal(11)), &[]).check(2_000, Input::Gone, &[Effect::Collect { result: false }]);
+    scene.check(2_000, Input::Exited(Exit::Signal(11)), &[]).check(
+        2_000,
+        Input::Gone,
+        &[Effect::Collect { result: false }],
+    );
     let end = ended(2_000, Outcome::Signalled { signal: 11 }, Some(1_000));
     scene.check(2_000, Input::Collected(ResultFile::None), &[end]);
 
@@ -150,7 +162,8 @@ fn what_is_out_of_reach_is_tried_again_but_not_for_ever() {
         at = retry;
     }
     let effects = scene.machine.step(fault(), at);
-    let [Effect::Report { news: News::Ended(Ended { outcome: Outcome::LaunchFailed { reason }, .. }), .. }] = &effects[..]
+    let [Effect::Report { news: News::Ended(Ended { outcome: Outcome::LaunchFailed { reason }, .. }), .. }] =
+        &effects[..]
     else {
         panic!("{effects:?}")
     };
@@ -172,9 +185,11 @@ fn a_command_that_cannot_be_started() {
     let mut scene = scene(PLAN);
     scene.check(1, Input::Prepared, &[Effect::Start]);
     let outcome = Outcome::LaunchFailed { reason: "no such file".into() };
-    scene
-        .check(2, Input::NotStarted { reason: "no such file".into() }, &[ended(2, outcome, None)])
-        .check(3, Input::EndAcknowledged, &[Effect::Forget]);
+    scene.check(2, Input::NotStarted { reason: "no such file".into() }, &[ended(2, outcome, None)]).check(
+        3,
+        Input::EndAcknowledged,
+        &[Effect::Forget],
+    );
 }
 
 #[test]
@@ -312,11 +327,11 @@ fn a_stop_before_there_is_a_process() {
         scene(PLAN).check(1, stop, &[Effect::CancelPrepare, ended(1, Outcome::Signalled { signal }, None)]);
     }
     let mut starting = scene(PLAN);
-    starting
-        .check(1, Input::Prepared, &[Effect::Start])
-        .check(2, KILL, &[])
-        .check(3, GRACEFUL, &[])
-        .check(4, Input::Started { at_ms: 4 }, &[report(4, News::Started), Effect::Kill]);
+    starting.check(1, Input::Prepared, &[Effect::Start]).check(2, KILL, &[]).check(3, GRACEFUL, &[]).check(
+        4,
+        Input::Started { at_ms: 4 },
+        &[report(4, News::Started), Effect::Kill],
+    );
 }
 
 #[test]
@@ -343,11 +358,7 @@ fn a_job_that_runs_too_long() {
         .check(4_000, Input::Wake, &[Effect::Kill])
         .check(4_001, Input::Exited(Exit::Code(0)), &[])
         .check(4_002, Input::Gone, &[Effect::Collect { result: true }])
-        .check(
-            4_003,
-            Input::Collected(ResultFile::None),
-            &[ended(4_001, Outcome::Exited { code: 0 }, Some(3_001))],
-        );
+        .check(4_003, Input::Collected(ResultFile::None), &[ended(4_001, Outcome::Exited { code: 0 }, Some(3_001))]);
 }
 
 #[test]
@@ -430,8 +441,13 @@ fn answers_that_nobody_waits_for_change_nothing() {
     scene.check(2_000, Input::Exited(Exit::Code(0)), &[]);
     scene.check(2_000, Input::Gone, &[Effect::Collect { result: true }]);
     let end = ended(2_000, Outcome::Exited { code: 0 }, Some(1_000));
-    scene.check(2_001, Input::Collected(ResultFile::None), &[end]).check(2_002, Input::EndAcknowledged, &[Effect::Forget]);
-    for input in late().into_iter().chain([Input::Abandon, KILL, GRACEFUL, Input::Gone, Input::Leave { by_ms: 9_000 }]) {
+    scene.check(2_001, Input::Collected(ResultFile::None), &[end]).check(
+        2_002,
+        Input::EndAcknowledged,
+        &[Effect::Forget],
+    );
+    for input in late().into_iter().chain([Input::Abandon, KILL, GRACEFUL, Input::Gone, Input::Leave { by_ms: 9_000 }])
+    {
         scene.check(2_003, input, &[]);
     }
     scene.wakes_at(None);

@@ -39,7 +39,8 @@ fn a_deposed_leader_is_not_heard() {
 fn only_a_higher_attempt_is_taken() {
     let mut intake = Intake::default();
     let held = holdings(&[(1, 3, 10)]);
-    let assign = |intake: &Intake, number, attempt| intake.assign(&held, &CAPACITY, job(number), Attempt(attempt), &NEED);
+    let assign =
+        |intake: &Intake, number, attempt| intake.assign(&held, &CAPACITY, job(number), Attempt(attempt), &NEED);
     assert_eq!(assign(&intake, 1, 3), Admission::Ignore);
     assert_eq!(assign(&intake, 1, 2), Admission::Ignore);
     assert_eq!(assign(&intake, 1, 4), Admission::Take);

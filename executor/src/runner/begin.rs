@@ -196,4 +196,3 @@ pub(super) async fn register(registry: &dyn Registry, registration: &Registratio
         }
     }
 }
-

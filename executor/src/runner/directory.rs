@@ -117,9 +117,9 @@ impl AttemptDirectory {
     pub fn read_result(&self) -> ResultFile {
         match self.try_read_result() {
             Ok(result) => result,
-            Err(error) => ResultFile::Refused {
-                reason: format_compact!("the file at $OUTLIVE_RESULT cannot be read: {error}"),
-            },
+            Err(error) => {
+                ResultFile::Refused { reason: format_compact!("the file at $OUTLIVE_RESULT cannot be read: {error}") }
+            }
         }
     }
 
@@ -129,7 +129,9 @@ impl AttemptDirectory {
         let file = match rustix::fs::open(self.result(), flags, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(rustix::io::Errno::NOENT) => return Ok(ResultFile::None),
-            Err(rustix::io::Errno::LOOP) => return Ok(refused("$OUTLIVE_RESULT is a symbolic link: write a plain file")),
+            Err(rustix::io::Errno::LOOP) => {
+                return Ok(refused("$OUTLIVE_RESULT is a symbolic link: write a plain file"));
+            }
             // A socket, or a FIFO where nobody reads.
             Err(rustix::io::Errno::NXIO) => return Ok(refused("$OUTLIVE_RESULT is no plain file")),
             Err(error) => return Err(error.into()),

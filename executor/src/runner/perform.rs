@@ -91,11 +91,7 @@ impl Runner {
             AttemptInput::Stored(round, result) => {
                 let took = BootTime::now().since(live.checkpoint_began);
                 let result = result.map(|taken| {
-                    taken.map(|taken| Taken {
-                        duration_ms: millis(took),
-                        pause_ms: millis(live.pause),
-                        ..taken
-                    })
+                    taken.map(|taken| Taken { duration_ms: millis(took), pause_ms: millis(live.pause), ..taken })
                 });
                 if let Ok(taken) = &result {
                     live.taken = *taken;

@@ -119,9 +119,9 @@ impl Workshop {
         };
         match found {
             Ok(Some(key)) => Ok(key),
-            Ok(None) => {
-                Err(PrepareFault::Unreadable { reason: "the job's data key is gone, and its checkpoints with it".into() })
-            }
+            Ok(None) => Err(PrepareFault::Unreadable {
+                reason: "the job's data key is gone, and its checkpoints with it".into(),
+            }),
             Err(error @ KeyError::Unavailable { .. }) => Err(PrepareFault::Unavailable { reason: explained(&error) }),
             Err(error @ KeyError::Refused { .. }) => Err(PrepareFault::Local { reason: explained(&error) }),
             // The key is well; it is this executor that lacks the master key for it.
@@ -245,4 +245,3 @@ fn fault(error: &dyn std::error::Error) -> CheckpointFault {
 async fn turn(gate: &Semaphore) -> SemaphorePermit<'_> {
     gate.acquire().await.expect("these are never closed")
 }
-

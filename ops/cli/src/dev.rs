@@ -78,9 +78,10 @@ fn parse_size(text: &str) -> Result<outlive_schemas::size::ByteSize, outlive_sch
 pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let programs = programs::find().await?;
     let directory = Directory::open(args.data_dir.clone())?;
-    let (topology, ports) = ports::settle(&directory, args.zones.map(usize::from), usize::from(args.executors_per_zone))
-        .await
-        .with_context(|| format!("settling the ports of {}", directory.root().display()))?;
+    let (topology, ports) =
+        ports::settle(&directory, args.zones.map(usize::from), usize::from(args.executors_per_zone))
+            .await
+            .with_context(|| format!("settling the ports of {}", directory.root().display()))?;
     let capacity = settings::Capacity { cpu_millis: args.executor_cpu_millis, memory: args.executor_memory };
     let processes = settings::write(&directory, &topology, &ports, &programs, capacity)
         .with_context(|| format!("preparing {}", directory.root().display()))?;

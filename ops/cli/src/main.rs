@@ -54,7 +54,7 @@ fn start(Cli { global, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Shim => Ok(outlive_executor::shim::main()),
         Command::DevChild(args) => match dev::run_child(args)? {},
         Command::Dev(args) => {
-            logging::start(Audience::Operator)?;
+            logging::start(Audience::User)?;
             // On this very thread: Linux ends dev's children when the thread that started them ends.
             one_thread()?.block_on(dev::run(args))
         }

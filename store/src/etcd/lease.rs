@@ -3,8 +3,9 @@
 //! A renewal counts from when it was *sent*: the server may have counted from then. A renewal that was not answered
 //! is none.
 
-use super::{Etcd, REQUEST_TIMEOUT, RequestError, TRY_BOUND, request};
+use super::{Etcd, REQUEST_TIMEOUT, RequestError, TRY_BOUND};
 use crate::retry::retry;
+use etcd_client::Client;
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,11 +61,10 @@ impl KeptLease {
         let seconds = i64::try_from(asked.as_millis().div_ceil(1_000)).unwrap_or(i64::MAX);
         // A grant whose answer is lost leaves a lease without keys, which runs out by itself.
         let (sent_ms, granted) = retry("be granted a lease", TRY_BOUND, RequestError::passes, || {
-            let mut client = etcd.client();
-            async move {
+            etcd.ask(|mut client| async move {
                 let sent_ms = suspended_too_ms();
-                request(async move { client.lease_grant(seconds, None).await }).await.map(|granted| (sent_ms, granted))
-            }
+                client.lease_grant(seconds, None).await.map(|granted| (sent_ms, granted))
+            })
         })
         .await?;
         // The server may grant another time than was asked for; the shorter one is safe.
@@ -168,9 +168,20 @@ async fn renew(shared: Arc<Shared>) {
 }
 
 async fn renew_on_one_stream(shared: &Shared) -> Stopped {
+    let (used, client) = match shared.etcd.member().await {
+        Ok(member) => member,
+        Err(error) => return Stopped::Broken(error.to_string()),
+    };
+    let stopped = renew_through(shared, client).await;
+    if let Stopped::Broken(_) = stopped {
+        shared.etcd.avoid(used);
+    }
+    stopped
+}
+
+async fn renew_through(shared: &Shared, mut client: Client) -> Stopped {
     // Several renewals fit in the time for which the last one is trusted, so that one may be lost.
-    let (interval, patience) = (shared.ttl / 6, shared.ttl / 5);
-    let mut client = shared.etcd.client();
+    let (interval, patience) = (shared.ttl / 6, (shared.ttl / 5).min(REQUEST_TIMEOUT));
     let mut sent_ms = suspended_too_ms();
     let (mut keeper, mut answers) = match tokio::time::timeout(patience, client.lease_keep_alive(shared.id)).await {
         // Opening the stream sends the first renewal and waits for its answer.
@@ -198,8 +209,7 @@ async fn renew_on_one_stream(shared: &Shared) -> Stopped {
 
 /// The client reports a lease that is gone like any failure: so ask.
 async fn broken_or_gone(shared: &Shared, reason: String) -> Stopped {
-    let mut client = shared.etcd.client();
-    match request(async move { client.lease_time_to_live(shared.id, None).await }).await {
+    match shared.etcd.ask(|mut client| async move { client.lease_time_to_live(shared.id, None).await }).await {
         Ok(answer) if answer.ttl() < 0 => Stopped::Gone,
         _ => Stopped::Broken(reason),
     }

@@ -253,3 +253,69 @@ fn a_commit_that_was_ever_written_can_be_read() {
     assert_eq!(commit.events, golden_events());
     assert_eq!(commit.chain.to_string(), "5cb474b0224a732abf17016b8f253afa3adc510f67c37033fa818b6381248d2f");
 }
+
+/// The three events of a noop job's life, which is most of what a busy log holds.
+fn lives(count: u64) -> Vec<Envelope> {
+    use outlive_schemas::event::{JobFinished, JobPlaced, JobSubmitted};
+    use outlive_schemas::job::{Driver, JobSpec, NoopSpec};
+    let executor = outlive_schemas::id::ExecutorId(Uuid::from_u128(7));
+    (0..count)
+        .flat_map(|number| {
+            let start = started(number);
+            let Event::AttemptStarted(AttemptStarted { job, attempt, started_at }) = start.event else {
+                unreachable!()
+            };
+            let submitted = Event::JobSubmitted(JobSubmitted {
+                job,
+                namespace: "default".parse().expect("a name"),
+                request_id: Some(compact_str::format_compact!("request-{number}")),
+                spec: std::sync::Arc::new(JobSpec::new(Driver::Noop(NoopSpec {}))),
+            });
+            let placed = Event::JobPlaced(JobPlaced {
+                job,
+                attempt,
+                executor,
+                name: "executor-a-1".parse().expect("a name"),
+                zone: "a".parse().expect("a name"),
+                restore: None,
+            });
+            let finished = Event::JobFinished(JobFinished {
+                job,
+                attempt,
+                status: outlive_schemas::view::Status::Succeeded,
+                reason: None,
+                exit_code: None,
+                started_at: Some(started_at),
+                result: None,
+            });
+            [submitted, placed, finished].map(|event| Envelope { at: started_at, by: None, event })
+        })
+        .collect()
+}
+
+/// No test: prints how fast commits are sealed and opened.
+#[test]
+#[ignore = "prints figures; run with --ignored --nocapture, optimised"]
+fn speed() {
+    let events = lives(666);
+    let (mut sealer, mut opener) = (FrameSealer::new(&log_key()), FrameOpener::new([&log_key()]));
+    let rounds = 300;
+    let timed = |what: &str, mut work: Box<dyn FnMut() + '_>| {
+        work();
+        let begun = std::time::Instant::now();
+        (0..rounds).for_each(|_| work());
+        let each = begun.elapsed().as_secs_f64() / f64::from(rounds);
+        println!("{what}: {:.3} ms, {:.0} events/s", each * 1e3, events.len() as f64 / each);
+    };
+    let batch: Batch = events.iter().collect();
+    let body = sealer.seal(place(4, ChainHash::START), &batch).expect("sealed").body;
+    println!("{} events, {} bytes encoded, {} sealed", events.len(), batch.bytes(), body.len());
+    timed("encode", Box::new(|| drop(events.iter().collect::<Batch>())));
+    timed("seal", Box::new(|| drop(sealer.seal(place(4, ChainHash::START), &batch))));
+    timed("seal_commit", Box::new(|| drop(seal_commit(&log_key(), place(4, ChainHash::START), &events))));
+    timed("open", Box::new(|| drop(opener.open(&body, Sequence(4), ChainHash::START))));
+    let fresh = || drop(open_commit(|_| Some(log_key()), &body, Sequence(4), ChainHash::START));
+    timed("open_commit", Box::new(fresh));
+    let plain = rmp_serde::to_vec_named(&events).expect("packed");
+    timed("decode alone", Box::new(|| drop(rmp_serde::from_slice::<Vec<Envelope>>(&plain))));
+}

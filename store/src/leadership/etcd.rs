@@ -130,10 +130,11 @@ impl Leadership for EtcdLeadership {
             if !holds(found) {
                 return Ok(());
             }
-            let mut client = self.etcd.client();
+            let Ok((used, mut client)) = self.etcd.member().await else { continue };
             let options = WatchOptions::new().with_start_revision(revision + 1);
             let opening = client.watch(self.leader_key.as_str(), Some(options));
             let Ok(Ok(mut changes)) = tokio::time::timeout(READ_AGAIN, opening).await else {
+                self.etcd.avoid(used);
                 tokio::time::sleep(WATCH_DELAY).await;
                 continue;
             };
@@ -144,6 +145,10 @@ impl Leadership for EtcdLeadership {
                     Err(_) => {
                         if !holds(self.etcd.get(&self.leader_key).await.map_err(unavailable)?.0) {
                             return Ok(());
+                        }
+                        // The member that is watched may have failed without a word, as others have noticed.
+                        if self.etcd.used() != used {
+                            break;
                         }
                     }
                     _ => break,

@@ -11,8 +11,8 @@ mod read;
 pub use config::{Unsafe, UnsafeStream, check_stream, stream_config};
 
 use super::{AppendError, CommitLog, Extent, ReadError, Stored};
-use async_nats::jetstream;
 use crate::nats::Nats;
+use async_nats::jetstream;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;

@@ -126,19 +126,40 @@ pub struct NatsServer {
 
 impl NatsServer {
     pub fn start() -> NatsServer {
-        let (dir, port) = (TempDir::new().expect("a temporary directory"), free_port());
+        let mut nats = NatsServer::prepared("test", free_port(), "");
+        nats.restart();
+        nats
+    }
+
+    /// One that is not started yet. `more` is appended to its configuration.
+    fn prepared(name: &str, port: u16, more: &str) -> NatsServer {
+        let dir = TempDir::new().expect("a temporary directory");
         let config = dir.path().join("nats.conf");
         let store = dir.path().join("jetstream");
         let text = format!(
-            "server_name: test\nlisten: \"127.0.0.1:{port}\"\nping_interval: \"2s\"\nping_max: 2\n\
-             jetstream {{ store_dir: {store:?}, sync_interval: always }}\n"
+            "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nping_interval: \"2s\"\nping_max: 2\n\
+             jetstream {{ store_dir: {store:?}, sync_interval: always }}\n{more}"
         );
         std::fs::write(&config, text).expect("the configuration is written");
         let args = vec!["-c".to_owned(), config.display().to_string()];
         let program = program("OUTLIVE_NATS_SERVER", "nats-server");
-        let mut nats = NatsServer { server: Server { name: "nats-server", program, args, dir, child: None }, port };
-        nats.restart();
-        nats
+        NatsServer { server: Server { name: "nats-server", program, args, dir, child: None }, port }
+    }
+
+    /// Three servers with JetStream among them, named `n0` to `n2`.
+    pub fn start_cluster() -> Vec<NatsServer> {
+        let ports: Vec<_> = (0..3).map(|_| (free_port(), free_port())).collect();
+        let routes: Vec<_> = ports.iter().map(|(_, route)| format!("\"nats://127.0.0.1:{route}\"")).collect();
+        let routes = routes.join(", ");
+        let prepared = ports.iter().enumerate().map(|(index, (port, route))| {
+            let cluster = format!(
+                "cluster {{ name: test, listen: \"127.0.0.1:{route}\", routes: [{routes}], no_advertise: true }}\n"
+            );
+            NatsServer::prepared(&format!("n{index}"), *port, &cluster)
+        });
+        let mut servers: Vec<_> = prepared.collect();
+        servers.iter_mut().for_each(NatsServer::restart);
+        servers
     }
 
     pub fn url(&self) -> String {
@@ -178,23 +199,42 @@ pub struct Etcd {
 
 impl Etcd {
     pub fn start() -> Etcd {
-        let (dir, port, peer) = (TempDir::new().expect("a temporary directory"), free_port(), free_port());
-        let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer}"));
-        let data = dir.path().join("data").display().to_string();
-        let args = [
-            ("--name", "test".to_owned()),
-            ("--data-dir", data),
-            ("--listen-client-urls", client.clone()),
-            ("--advertise-client-urls", client),
-            ("--listen-peer-urls", peer.clone()),
-            ("--initial-advertise-peer-urls", peer.clone()),
-            ("--initial-cluster", format!("test={peer}")),
-        ];
-        let args = args.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
-        let program = program("OUTLIVE_ETCD", "etcd");
-        let mut etcd = Etcd { server: Server { name: "etcd", program, args, dir, child: None }, port };
+        let mut members = Etcd::prepared(1);
+        let mut etcd = members.remove(0);
         etcd.restart();
         etcd
+    }
+
+    /// Three members of one cluster.
+    pub fn start_cluster() -> Vec<Etcd> {
+        let mut members = Etcd::prepared(3);
+        // None of them is ready alone.
+        members.iter_mut().for_each(|member| member.server.spawn());
+        members.iter_mut().for_each(Etcd::wait);
+        members
+    }
+
+    fn prepared(count: usize) -> Vec<Etcd> {
+        let ports: Vec<_> = (0..count).map(|_| (free_port(), free_port())).collect();
+        let peers: Vec<_> =
+            ports.iter().enumerate().map(|(index, (_, peer))| format!("e{index}=http://127.0.0.1:{peer}")).collect();
+        let prepared = ports.iter().enumerate().map(|(index, (port, peer))| {
+            let dir = TempDir::new().expect("a temporary directory");
+            let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer}"));
+            let args = [
+                ("--name", format!("e{index}")),
+                ("--data-dir", dir.path().join("data").display().to_string()),
+                ("--listen-client-urls", client.clone()),
+                ("--advertise-client-urls", client),
+                ("--listen-peer-urls", peer.clone()),
+                ("--initial-advertise-peer-urls", peer),
+                ("--initial-cluster", peers.join(",")),
+            ];
+            let args = args.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
+            let program = program("OUTLIVE_ETCD", "etcd");
+            Etcd { server: Server { name: "etcd", program, args, dir, child: None }, port: *port }
+        });
+        prepared.collect()
     }
 
     /// As a client takes it: host and port.
@@ -213,10 +253,14 @@ impl Etcd {
     /// Starts it again, on the same port and directory.
     pub fn restart(&mut self) {
         self.server.spawn();
+        self.wait();
+    }
+
+    fn wait(&mut self) {
         let port = self.port;
         let health = b"GET /health HTTP/1.0\r\n\r\n";
         self.server
-            .wait(|| ask(port, health).is_some_and(|reply| reply.starts_with("HTTP/1.") && reply.contains("200")));
+            .wait(|| ask(port, health).is_some_and(|reply| reply.starts_with("HTTP/1.") && reply.contains(" 200 ")));
     }
 
     pub fn pause(&self) {

@@ -1,7 +1,7 @@
 //! Noop jobs from submission to result, as many as go through.
 
-use super::{Common, limits};
 use super::stage::{Stage, read};
+use super::{Common, limits};
 use crate::progress::Progress;
 use anyhow::bail;
 use clap::Args;

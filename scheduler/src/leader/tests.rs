@@ -1,0 +1,314 @@
+//! What leaves the machine, and when.
+
+use super::*;
+use crate::submission::{Operation, Raw, parse};
+use outlive_schemas::executor::{Capacity, DriverKind};
+use outlive_schemas::message::{AttemptDigest, Ended, Health, News, Outcome, Report};
+use outlive_schemas::view::Status;
+use outlive_store::frame::{ChainHash, FrameSealer};
+use outlive_store::seal::Key;
+
+struct Machine {
+    leader: Leader,
+    now: Timestamp,
+    asked: u64,
+}
+
+const EXECUTOR: ExecutorId = ExecutorId(uuid::Uuid::from_u128(1));
+
+fn machine(mode: WitnessMode) -> Machine {
+    let now = Timestamp(1_000_000);
+    let key = Key::from_bytes([7; 32]);
+    let journal = Journal::new(State::default(), FrameSealer::new(&key), Term(3), Sequence(1), ChainHash::default());
+    let identity = Identity {
+        scheduler: "scheduler-a".parse().expect("a name"),
+        zone: "a".parse().expect("a zone"),
+        term: Term(3),
+    };
+    Machine { leader: Leader::new(identity, journal, Ids::new(1), now, mode), now, asked: 0 }
+}
+
+impl Machine {
+    fn input(&mut self, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.leader.input(input, self.now, &mut out);
+        out
+    }
+
+    fn turn(&mut self) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.leader.turn(self.now, &mut out);
+        out
+    }
+
+    fn ask(&mut self, operation: Operation, body: &str, request_id: Option<&str>) -> Vec<Output> {
+        let raw = Raw { operation, namespace: "default", request_id, actor: None, body: body.as_bytes() };
+        let request = parse(raw, Format::Json).expect("a valid request");
+        self.asked += 1;
+        let to = ReplyTo { number: self.asked, format: Format::Json };
+        self.input(Input::Request { request, to })
+    }
+
+    fn appended(&mut self) -> Vec<Output> {
+        self.input(Input::Appended(Ok(())))
+    }
+
+    /// Turns and appends until nothing is on its way.
+    fn settle(&mut self) -> Vec<Output> {
+        let mut all = Vec::new();
+        loop {
+            let out = self.turn();
+            let appends = out.iter().filter(|o| matches!(o, Output::Append(_))).count();
+            all.extend(out);
+            if appends == 0 {
+                return all;
+            }
+            all.extend(self.appended());
+        }
+    }
+
+    fn with_executor(mut self, slots: u32) -> Machine {
+        let registration = Registration {
+            id: EXECUTOR,
+            name: "executor-a-1".parse().expect("a name"),
+            zone: "a".parse().expect("a zone"),
+            host: "host".into(),
+            capacity: Capacity { cpu_millis: 4_000, memory_bytes: 1 << 32, slots },
+            labels: Default::default(),
+            drivers: vec![DriverKind::Noop, DriverKind::Process],
+            version: "0".into(),
+        };
+        self.input(Input::Registered(vec![registration]));
+        self.settle();
+        self
+    }
+
+    fn report(&mut self, reports: Vec<Report>) -> Vec<Output> {
+        self.asked += 1;
+        let to = ReplyTo { number: self.asked, format: Format::MessagePack };
+        let batch = ReportBatch { executor: EXECUTOR, seq_seen: self.leader.acked(), reports };
+        self.input(Input::Reports { batch, to })
+    }
+
+    fn beat(&mut self, seq_seen: Sequence, digest: AttemptDigest) -> Vec<Output> {
+        self.input(Input::Beat(Heartbeat {
+            executor: EXECUTOR,
+            name: "executor-a-1".parse().expect("a name"),
+            seq_seen,
+            digest,
+            held: 0,
+            health: Health::default(),
+            leaving: false,
+        }))
+    }
+}
+
+const NOOP: &str = r#"{"driver":{"noop":{}},"name":"canary"}"#;
+
+fn answers(out: &[Output]) -> Vec<&Answer> {
+    out.iter().filter_map(|o| if let Output::Answer { answer, .. } = o { Some(answer) } else { None }).collect()
+}
+
+fn assigned(out: &[Output]) -> Vec<(JobId, outlive_schemas::id::Attempt)> {
+    let orders = out.iter().filter_map(|o| match o {
+        Output::Order { order: ToExecutor { order: Order::Assign(list), .. }, .. } => Some(list),
+        _ => None,
+    });
+    orders.flatten().map(|a| (a.job, a.attempt)).collect()
+}
+
+fn ended(job: JobId, attempt: outlive_schemas::id::Attempt) -> Report {
+    let over = Ended { outcome: Outcome::Exited { code: 0 }, ran_ms: Some(1), result: Some("done".into()) };
+    Report { job, attempt, age_ms: 0, news: News::Ended(over) }
+}
+
+#[test]
+fn nothing_is_answered_or_ordered_before_it_is_durable() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    assert!(m.ask(Operation::Submit, NOOP, None).is_empty());
+    let out = m.turn();
+    assert!(out.iter().any(|o| matches!(o, Output::Append(_))));
+    assert!(answers(&out).is_empty() && assigned(&out).is_empty());
+
+    // A read that would show it waits as well.
+    assert!(answers(&m.ask(Operation::Get, r#"{"job":"canary"}"#, None)).is_empty());
+
+    let out = m.appended();
+    assert!(matches!(answers(&out)[..], [Answer::Submitted(_), Answer::Job(_)]), "{out:?}");
+    assert_eq!(assigned(&out).len(), 1);
+}
+
+#[test]
+fn a_commit_takes_in_what_came_while_the_one_before_was_on_its_way() {
+    let mut m = machine(WitnessMode::Interval);
+    m.ask(Operation::Submit, NOOP, None);
+    m.turn();
+    for _ in 0..500 {
+        m.ask(Operation::Submit, r#"{"driver":{"noop":{}}}"#, None);
+    }
+    assert!(!m.turn().iter().any(|o| matches!(o, Output::Append(_))), "one at a time");
+    m.appended();
+    let appends = m.turn().into_iter().filter(|o| matches!(o, Output::Append(_))).count();
+    assert_eq!(appends, 1);
+    assert_eq!(answers(&m.appended()).len(), 500);
+}
+
+#[test]
+fn the_same_request_makes_one_job() {
+    let mut m = machine(WitnessMode::Interval);
+    m.ask(Operation::Submit, NOOP, Some("once"));
+    m.ask(Operation::Submit, NOOP, Some("once"));
+    let out = m.settle();
+    let [Answer::Submitted(first), Answer::Submitted(again)] = answers(&out)[..] else { panic!("{out:?}") };
+    assert_eq!((first.id, first.duplicate), (again.id, false));
+    assert!(again.duplicate);
+    assert_eq!(m.leader.state().jobs.len(), 1);
+}
+
+#[test]
+fn a_job_runs_and_its_waiter_hears_of_it_when_it_is_durable() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    m.ask(Operation::Submit, NOOP, None);
+    let (job, attempt) = assigned(&m.settle())[0];
+    assert!(m.ask(Operation::Wait, r#"{"job":"canary","until":"finished","timeout":"5s"}"#, None).is_empty());
+    assert!(answers(&m.report(vec![ended(job, attempt)])).is_empty());
+    m.turn();
+    let out = m.appended();
+    let [Answer::Job(view)] = answers(&out)[..] else { panic!("{out:?}") };
+    assert_eq!(view.status, Status::Succeeded);
+    assert_eq!(view.result, Some("done".into()));
+    assert!(out.iter().any(|o| matches!(o, Output::ReportReply { reply, .. } if reply.superseded.is_empty())));
+
+    // Said again, it changes nothing, and the executor is told to forget it.
+    let out = m.report(vec![ended(job, attempt)]);
+    assert!(out.iter().any(|o| matches!(o, Output::ReportReply { reply, .. } if reply.superseded == [(job, attempt)])));
+}
+
+#[test]
+fn a_wait_ends_by_its_time() {
+    let mut m = machine(WitnessMode::Interval);
+    m.ask(Operation::Submit, NOOP, None);
+    m.settle();
+    m.ask(Operation::Wait, r#"{"job":"canary","until":"finished","timeout":"1s"}"#, None);
+    m.now = m.now + Millis(999);
+    assert!(answers(&m.turn()).is_empty());
+    m.now = m.now + Millis(1);
+    let out = m.turn();
+    let [Answer::Rejected(rejection)] = answers(&out)[..] else { panic!("{out:?}") };
+    assert_eq!(rejection.code, ErrorCode::Timeout);
+}
+
+#[test]
+fn another_writer_ends_the_reign_without_an_answer() {
+    let mut m = machine(WitnessMode::Interval);
+    m.ask(Operation::Submit, NOOP, None);
+    m.turn();
+    let out = m.input(Input::Appended(Err(AppendError::Conflict { at: Sequence(2) })));
+    assert!(matches!(out[..], [Output::Resign(Resignation::Deposed)]), "{out:?}");
+    assert!(m.ask(Operation::Get, r#"{"job":"canary"}"#, None).is_empty());
+    assert!(m.turn().is_empty());
+}
+
+#[test]
+fn a_fleet_that_has_seen_more_than_the_log_holds_stops_the_leader() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    let beyond = m.leader.acked().next();
+    let out = m.beat(beyond, AttemptDigest::default());
+    let [Output::Resign(why)] = &out[..] else { panic!("{out:?}") };
+    assert!(why.to_string().contains("log_lost_acknowledged_commits"), "{why}");
+}
+
+#[test]
+fn every_commit_can_be_made_to_wait_for_its_witness() {
+    let mut m = machine(WitnessMode::EveryCommit);
+    m.ask(Operation::Submit, NOOP, None);
+    m.turn();
+    let out = m.appended();
+    assert!(answers(&out).is_empty());
+    let witness = out.iter().find_map(|o| if let Output::Witness(w) = o { Some(*w) } else { None }).expect("a witness");
+    assert_eq!(answers(&m.input(Input::Witnessed(witness))).len(), 1);
+}
+
+#[test]
+fn an_executor_that_holds_something_else_is_told_what_it_should_hold() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    m.ask(Operation::Submit, NOOP, None);
+    let (job, attempt) = assigned(&m.settle())[0];
+    let seq = m.leader.acked();
+    assert!(m.beat(seq, AttemptDigest::default()).is_empty(), "once may be what is on its way");
+    let out = m.beat(seq, AttemptDigest::default());
+    let [Output::Order { order: ToExecutor { order: Order::Want(wanted), .. }, .. }] = &out[..] else {
+        panic!("{out:?}")
+    };
+    assert_eq!(wanted[..], [(job, attempt)]);
+
+    let missing = Report { job, attempt, age_ms: 0, news: News::Missing };
+    assert_eq!(assigned(&m.report(vec![missing])), [(job, attempt)]);
+
+    let mut digest = AttemptDigest::default();
+    digest.add(job, attempt);
+    assert!(m.beat(seq, digest).is_empty());
+    assert!(m.beat(seq, digest).is_empty());
+}
+
+#[test]
+fn a_lost_executors_job_moves_on_and_its_late_report_is_refused() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    m.ask(Operation::Submit, r#"{"driver":{"process":{"command":["x"]}},"name":"p"}"#, None);
+    let (job, attempt) = assigned(&m.settle())[0];
+    m.report(vec![Report { job, attempt, age_ms: 0, news: News::Started }]);
+    m.settle();
+
+    // Silent, and nobody listens there any more.
+    m.now = m.now + Millis(5_000);
+    m.input(Input::OwnBeat);
+    m.now = m.now + Millis(500);
+    m.input(Input::OwnBeat);
+    assert!(m.turn().iter().any(|o| matches!(o, Output::Probe(EXECUTOR))));
+    for _ in 0..2 {
+        m.input(Input::Probed { executor: EXECUTOR, found: Probed::NobodyThere });
+    }
+    m.settle();
+    let found = &m.leader.state().jobs[&job];
+    assert_eq!((found.status, found.restarts), (Status::Restarting, 1));
+
+    let out = m.report(vec![ended(job, attempt)]);
+    assert!(out.iter().any(|o| matches!(o, Output::ReportReply { reply, .. } if reply.superseded == [(job, attempt)])));
+    assert_eq!(m.leader.state().jobs[&job].status, Status::Restarting);
+    // Should it still be there, it is sent home.
+    let seq = m.leader.acked();
+    let out = m.beat(seq, AttemptDigest::default());
+    assert!(matches!(&out[..], [Output::Order { order: ToExecutor { order: Order::Dismiss, .. }, .. }]), "{out:?}");
+}
+
+#[test]
+fn a_stop_is_repeated_until_it_is_confirmed_and_given_up_in_the_end() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    m.ask(Operation::Submit, r#"{"driver":{"process":{"command":["x"]}},"name":"p"}"#, None);
+    m.settle();
+    m.ask(Operation::Cancel, r#"{"job":"p","grace":"1s"}"#, None);
+    let stops = |out: &[Output]| {
+        out.iter()
+            .filter(|o| matches!(o, Output::Order { order: ToExecutor { order: Order::Stop(_), .. }, .. }))
+            .count()
+    };
+    assert!(stops(&m.settle()) >= 1);
+    m.now = m.now + Millis(1_000);
+    assert_eq!(stops(&m.turn()), 1);
+    m.now = m.now + Millis(30_001);
+    m.settle();
+    let job = m.leader.state().jobs.values().next().expect("the job");
+    assert_eq!(job.status, Status::Cancelled);
+}
+
+#[test]
+fn ten_thousand_jobs_without_room_wait_their_turn() {
+    let mut m = machine(WitnessMode::Interval).with_executor(3);
+    for _ in 0..10 {
+        let many = format!(r#"{{"jobs":[{}]}}"#, vec![r#"{"driver":{"noop":{}}}"#; 1_000].join(","));
+        m.ask(Operation::SubmitMany, &many, None);
+        m.settle();
+    }
+    assert_eq!(m.leader.state().counts()[&Status::Starting], 3);
+    assert_eq!(m.leader.state().counts()[&Status::Pending], 9_997);
+}
