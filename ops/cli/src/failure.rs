@@ -70,7 +70,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map_or(1, Failure::exit_code)
+    // A failure that was given as context is none of the chain's causes; only the error itself knows it by its type.
+    let given = error.downcast_ref::<Failure>();
+    given.or_else(|| error.chain().find_map(|cause| cause.downcast_ref())).map_or(1, Failure::exit_code)
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
@@ -117,6 +119,9 @@ mod tests {
     fn context_does_not_hide_the_code() {
         let error = Err::<(), _>(Failure::usage("x")).context("while reading job.json").expect_err("it is an error");
         assert_eq!(exit_code(&error), 2);
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error = anyhow::Error::from(refused).context("no server").context(Failure::Unavailable("x".into()));
+        assert_eq!(exit_code(&error), 6);
     }
 
     #[test]
