@@ -68,7 +68,8 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Removes one blob so that its bytes are gone; a blob that is not there is a success.
     async fn delete(&self, owner: Owner, name: BlobName) -> Result<(), BlobError>;
 
-    /// Removes all of an owner's blobs.
+    /// Removes all of an owner's blobs. Their sealed bytes may stay on disk until the store tidies up: a purge does
+    /// not overwrite. What makes them unreadable for good is that the job's key is destroyed.
     async fn delete_all(&self, owner: Owner) -> Result<(), BlobError>;
 
     /// Of everything stored.

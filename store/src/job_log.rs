@@ -81,6 +81,7 @@ pub trait JobLogs: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Batch>, JobLogError>;
 
+    /// Removes a job's log. Sealed bytes may stay on disk for a while; they go dark with the job's key.
     async fn delete(&self, namespace: &Namespace, job: JobId) -> Result<(), JobLogError>;
 
     /// Of all jobs.
