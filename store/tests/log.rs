@@ -226,7 +226,7 @@ fn two_writers(urls: &[String], stop_at: &Arc<AtomicU64>, reached: &Arc<AtomicU6
             let mut last = Sequence(0);
             while last.0 < stop_at.load(Ordering::Relaxed) {
                 // Some are large, so that a kill hits them half written.
-                let filler = if last.0 % 16 == 0 { 300_000 } else { 20 };
+                let filler = if last.0.is_multiple_of(16) { 300_000 } else { 20 };
                 let mut body = format!("{name} {} ", last.next()).into_bytes();
                 body.resize(body.len() + filler, b'.');
                 let body = Bytes::from(body);
