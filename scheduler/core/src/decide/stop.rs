@@ -40,7 +40,8 @@ pub(super) fn cancel(
         return Ok(Vec::new());
     }
     let event = match job.placement {
-        None => Event::JobFinished(cancelled(id, job, "cancelled before it ran")),
+        None if job.attempt == Attempt(0) => Event::JobFinished(cancelled(id, job, "cancelled before it ran")),
+        None => Event::JobFinished(cancelled(id, job, "cancelled between two attempts")),
         Some(_) => Event::CancelRequested(CancelRequested { job: id, attempt: job.attempt, how }),
     };
     Ok(vec![Envelope { at: now, by: origin.by, event }])
