@@ -16,6 +16,7 @@ pub(super) fn admit(state: &State, registration: Registration, now: Timestamp) -
     if state.executors.contains_key(&registration.id) {
         return Err(Refusal::Stale);
     }
+    within_limits(&registration)?;
     if state.executors.len() >= limits::EXECUTORS_MAX {
         let message = format!("there are {} executors already, which is the limit", limits::EXECUTORS_MAX);
         return Err(Rejection::new(ErrorCode::LimitExceeded, message).into());
@@ -25,6 +26,36 @@ pub(super) fn admit(state: &State, registration: Registration, now: Timestamp) -
         return Err(Rejection::new(ErrorCode::InUse, message).into());
     }
     Ok(fact(now, Event::ExecutorJoined(registration)))
+}
+
+/// A host's name is at most this long in the DNS; a version is shorter.
+const HOST_BYTES_MAX: usize = 255;
+/// There are two drivers today.
+const DRIVERS_MAX: usize = 16;
+
+/// Registrations come from outside, and stand in the log and in every sum over the fleet.
+fn within_limits(registration: &Registration) -> Result<(), Rejection> {
+    let Registration { name, host, version, capacity, labels, drivers, .. } = registration;
+    let label_bytes = labels.iter().map(|(key, value)| key.len().max(value.len())).max().unwrap_or(0);
+    let bounds = [
+        ("host", host.len() as u64, HOST_BYTES_MAX as u64),
+        ("version", version.len() as u64, HOST_BYTES_MAX as u64),
+        ("drivers", drivers.len() as u64, DRIVERS_MAX as u64),
+        ("labels", labels.len() as u64, limits::LABELS_MAX as u64),
+        ("labels", label_bytes as u64, limits::LABEL_BYTES_MAX as u64),
+        ("capacity.cpu_millis", capacity.cpu_millis, u64::from(limits::CPU_MILLIS_MAX)),
+        ("capacity.memory_bytes", capacity.memory_bytes, limits::MEMORY_BYTES_MAX),
+        ("capacity.slots", u64::from(capacity.slots), u64::from(limits::SLOTS_MAX)),
+    ];
+    match bounds.into_iter().find(|(_, given, max)| given > max) {
+        None => Ok(()),
+        Some((field, given, max)) => {
+            let unit = if field.starts_with("capacity") { "is" } else { "has a size of" };
+            let message =
+                format!("executor `{name}` cannot be admitted: its `{field}` {unit} {given}; the limit is {max}");
+            Err(Rejection::new(ErrorCode::LimitExceeded, message))
+        }
+    }
 }
 
 pub(super) fn lose(
