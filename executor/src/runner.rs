@@ -65,6 +65,9 @@ const REPORT_PAUSE_MAX: Duration = Duration::from_millis(800);
 /// A message that NATS does not take within this is given up; heartbeats follow one another anyway.
 const SEND_LIMIT: Duration = Duration::from_millis(200);
 
+/// How long taking leave of etcd may take. If it is out of reach, the lease runs out by itself.
+const DEREGISTER_LIMIT: Duration = Duration::from_secs(2);
+
 /// An ordinary attempt is killed by its shim so long after the last confirmed renewal of the lease.
 const ORDINARY_SPAN: Duration = Duration::from_secs(30);
 /// An exclusive one before the lease, of [`begin::LEASE_TTL`], can be over.
@@ -379,7 +382,7 @@ impl Runner {
     }
 
     /// Core NATS, at most once. While there is no connection nothing is sent: it would be kept, and come too late.
-    async fn publish(&self, subject: String, body: Vec<u8>) {
+    async fn publish(&mut self, subject: String, body: Vec<u8>) {
         if self.client.connection_state() != async_nats::connection::State::Connected {
             return;
         }
@@ -467,7 +470,9 @@ impl Runner {
             }
             self.beat().await;
         }
-        self.membership.leave().await;
+        if tokio::time::timeout(DEREGISTER_LIMIT, self.membership.leave()).await.is_err() {
+            tracing::warn!("etcd is out of reach; the registration ends with its lease");
+        }
         if tokio::time::timeout(SEND_LIMIT, self.client.flush()).await.is_err() {
             tracing::debug!("the last messages may not have been sent");
         }
