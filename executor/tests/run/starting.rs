@@ -1,13 +1,14 @@
 //! How an executor begins, and why it may refuse to.
 
 use crate::support::until;
-use crate::world::{BOUND, World};
+use crate::world::{BOUND, World, assignment, new_job, run_on, script};
 use outlive_executor::error::{ExecutorError, explained};
 use outlive_schemas::codec::unpack;
 use outlive_schemas::message::ProbeReply;
 use outlive_schemas::subject;
 use outlive_store::keyring::generate_file;
 use std::future::pending;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_registers_beats_and_answers_probes() {
@@ -78,4 +79,43 @@ async fn an_address_where_nobody_is_is_named() {
     config.etcd.endpoints = vec!["127.0.0.1:1".to_owned()];
     let refused = outlive_executor::run(config, pending()).await.expect_err("no etcd");
     assert!(matches!(refused, ExecutorError::Etcd(_)) && explained(&refused).contains("127.0.0.1:1"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_shows_how_it_is() {
+    let world = World::new().await;
+    let mut config = world.config("e-1");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let address = free.expect("a free port");
+    config.executor.listen = Some(address);
+    let executor = world.executor_with(config).await;
+    let not_ready = page(address, "/readyz").await;
+    assert!(not_ready.starts_with("HTTP/1.1 503") && not_ready.contains("no leader"), "{not_ready}");
+    assert!(page(address, "/livez").await.starts_with("HTTP/1.1 200"));
+    let leader = world.leader().await;
+    until("it is ready", BOUND, async || page(address, "/readyz").await.starts_with("HTTP/1.1 200")).await;
+    let job = new_job();
+    run_on(&leader, executor.id, &assignment(&leader, job, script("echo x > a; exec sleep 600"))).await;
+    for name in [
+        "outlive_build_info{version=",
+        "outlive_checkpoints_total{outcome=\"stored\"} 1",
+        "outlive_checkpoint_duration_seconds_bucket{le=",
+        "outlive_checkpoint_pause_seconds_bucket{le=",
+        "outlive_checkpoint_bytes_total{kind=\"state\"} 2",
+        "outlive_checkpoint_age_seconds",
+        "outlive_decrypt_failures_total 0",
+        "outlive_heartbeat_age_seconds 0",
+        "outlive_attempts_held 1",
+    ] {
+        until(name, BOUND, async || page(address, "/metrics").await.contains(name)).await;
+    }
+}
+
+async fn page(address: std::net::SocketAddr, path: &str) -> String {
+    let mut connection = tokio::net::TcpStream::connect(address).await.expect("connected");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await.expect("asked");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.expect("answered");
+    answer
 }
