@@ -1,1 +1,21 @@
-//! Tests.
+//! The core, told as stories: `given` what has happened, `when` something is asked, `then` this follows.
+//!
+//! One file per decision. Every fold on the way is followed by a check of the whole state (`scene`); random stories
+//! are in `properties`.
+
+mod scene;
+
+mod submit;
+mod stop;
+mod delete;
+mod report;
+mod restart;
+mod restore;
+mod executor;
+mod place;
+mod planner;
+mod why;
+mod views;
+mod detector;
+mod folding;
+mod properties;

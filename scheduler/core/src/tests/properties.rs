@@ -1,0 +1,350 @@
+//! Random stories over a few jobs and executors, with commands that are stale, doubled, and about others.
+
+use super::scene::*;
+use crate::decide::{Refusal, decide};
+use crate::fold::fold;
+use crate::invariant;
+use crate::plan::{Hints, plan};
+use crate::state::State;
+use crate::timer;
+use outlive_schemas::command::{Command, Stop};
+use outlive_schemas::event::Envelope;
+use outlive_schemas::executor::Registration;
+use outlive_schemas::id::{Attempt, ExecutorId, JobId, Sequence};
+use outlive_schemas::message::{News, Outcome};
+use outlive_schemas::time::{Millis, Timestamp};
+use outlive_schemas::view::Status;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const EXECUTORS: [ExecutorId; 4] = [A, A2, B, C];
+
+/// One thing that somebody does. Small numbers are jobs and executors, taken modulo what there is.
+#[derive(Clone, Debug)]
+enum Step {
+    Submit {
+        kinds: Vec<u8>,
+        name: u8,
+        request: u8,
+    },
+    Cancel {
+        job: u8,
+        kill: bool,
+    },
+    Delete {
+        job: u8,
+        request: u8,
+    },
+    Admit(u8),
+    Lose(u8),
+    Evict(u8),
+    Place {
+        job: u8,
+        executor: u8,
+    },
+    Plan {
+        limit: u8,
+    },
+    Report {
+        job: u8,
+        age_ms: u64,
+        news: News,
+    },
+    /// From an executor that may not hold it, about an attempt that may not be the newest.
+    Stray {
+        job: u8,
+        attempt: u32,
+        executor: u8,
+        news: News,
+    },
+    /// What was done before, once more.
+    Again(u8),
+    Due,
+    Wait(u64),
+}
+
+fn news() -> impl Strategy<Value = News> {
+    prop_oneof![
+        3 => Just(News::Started),
+        3 => (0..6_u64).prop_map(|contents| News::Checkpoint(taken(contents))),
+        1 => Just(News::CheckpointFailed { reason: "no room".into() }),
+        2 => Just(exited(0)),
+        2 => (prop_oneof![Just(0), Just(700_000), any::<u64>()]).prop_map(|ran| ended(Outcome::Exited { code: 1 }, ran)),
+        1 => any::<i32>().prop_map(|signal| ended(Outcome::Signalled { signal }, 5)),
+        1 => (1..8_u64).prop_map(unreadable),
+        1 => Just(News::Missing),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let age = prop_oneof![4 => 0..50_u64, 1 => any::<u64>()];
+    prop_oneof![
+        4 => (prop::collection::vec(0..5_u8, 1..4), 0..6_u8, 0..8_u8)
+            .prop_map(|(kinds, name, request)| Step::Submit { kinds, name, request }),
+        2 => (any::<u8>(), any::<bool>()).prop_map(|(job, kill)| Step::Cancel { job, kill }),
+        1 => (any::<u8>(), 0..8_u8).prop_map(|(job, request)| Step::Delete { job, request }),
+        3 => any::<u8>().prop_map(Step::Admit),
+        1 => any::<u8>().prop_map(Step::Lose),
+        4 => any::<u8>().prop_map(Step::Evict),
+        2 => (any::<u8>(), any::<u8>()).prop_map(|(job, executor)| Step::Place { job, executor }),
+        4 => (0..9_u8).prop_map(|limit| Step::Plan { limit }),
+        10 => (any::<u8>(), age, news()).prop_map(|(job, age_ms, news)| Step::Report { job, age_ms, news }),
+        2 => (any::<u8>(), 0..5_u32, any::<u8>(), news())
+            .prop_map(|(job, attempt, executor, news)| Step::Stray { job, attempt, executor, news }),
+        2 => any::<u8>().prop_map(Step::Again),
+        1 => Just(Step::Due),
+        3 => prop_oneof![0..2_000_u64, 0..100_000_u64].prop_map(Step::Wait),
+    ]
+}
+
+fn story() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), 1..120)
+}
+
+/// A run of the steps against one state, with the log that it left.
+struct World {
+    state: State,
+    log: Vec<(Sequence, Envelope)>,
+    now: Timestamp,
+    submitted: u64,
+    lives: u128,
+    done: Vec<Command>,
+}
+
+impl World {
+    fn play(steps: &[Step]) -> World {
+        let (state, log, done) = Default::default();
+        let mut world = World { state, log, now: T0, submitted: 0, lives: 0, done };
+        for step in steps {
+            for command in world.commands(step) {
+                world.act(command);
+            }
+        }
+        world
+    }
+
+    fn fresh_id(&mut self) -> JobId {
+        self.submitted += 1;
+        job(self.submitted)
+    }
+
+    fn job(&self, number: u8) -> JobId {
+        let count = self.state.jobs.len().max(1);
+        self.state.jobs.keys().nth(number as usize % count).copied().unwrap_or(job(1))
+    }
+
+    fn executor(&self, number: u8) -> ExecutorId {
+        let count = self.state.executors.len().max(1);
+        self.state.executors.keys().nth(number as usize % count).copied().unwrap_or(A)
+    }
+
+    fn attempt(&self, job: JobId) -> u32 {
+        self.state.jobs.get(&job).map_or(0, |job| job.attempt.0)
+    }
+
+    fn commands(&mut self, step: &Step) -> Vec<Command> {
+        let request = |number: u8| (number < 5).then(|| format!("r-{number}"));
+        match *step {
+            Step::Submit { ref kinds, name, request: number } => {
+                let specs = kinds.iter().enumerate().map(|(position, kind)| {
+                    let spec = match kind {
+                        0 => noop(),
+                        1 => service(),
+                        2 => batch().in_zones(&["a"]),
+                        3 => batch().needing(700, 300),
+                        _ => batch(),
+                    };
+                    let named = position == 0 && name < 3;
+                    if named { spec.named(&format!("name-{name}")) } else { spec }
+                });
+                let jobs = specs.map(|spec| (self.fresh_id(), spec.into())).collect();
+                let origin = origin(request(number).as_deref());
+                vec![Command::SubmitJobs { namespace: namespace(), origin, jobs }]
+            }
+            Step::Cancel { job, kill } => vec![stop(self.job(job), if kill { Stop::Kill } else { GRACEFUL })],
+            Step::Delete { job, request: number } => vec![delete(self.job(job), request(number).as_deref())],
+            Step::Admit(number) => {
+                let like = EXECUTORS[number as usize % EXECUTORS.len()];
+                self.lives += 1;
+                let id = ExecutorId(uuid::Uuid::from_u128(like.0.as_u128() + (self.lives << 16)));
+                vec![Command::AdmitExecutor(Registration { id, ..registration(like) })]
+            }
+            Step::Lose(executor) => vec![lose(self.executor(executor), self.now - Millis(300))],
+            Step::Evict(number) => {
+                let lost = self.state.to_evict().filter_map(|id| self.state.executors.get(&id));
+                let jobs: Vec<_> = lost.flat_map(|executor| executor.attempts.iter().copied()).collect();
+                let job = jobs.get(number as usize % jobs.len().max(1)).copied().unwrap_or(self.job(number));
+                vec![evict(job, self.attempt(job))]
+            }
+            Step::Place { job, executor } => {
+                let job = self.job(job);
+                vec![place(job, self.attempt(job) + 1, self.executor(executor))]
+            }
+            Step::Plan { limit } => {
+                let proposals = plan(&self.state, &Hints::default(), self.now, limit.into()).proposals;
+                proposals.iter().map(|p| place(p.job, p.attempt.0, p.executor)).collect()
+            }
+            Step::Report { job, age_ms, ref news } => {
+                // Of an attempt that is there, if any is.
+                let held: Vec<_> =
+                    self.state.jobs.iter().filter_map(|(id, j)| Some((*id, j.placement?.executor))).collect();
+                let Some(&(job, executor)) = held.get(job as usize % held.len().max(1)) else { return Vec::new() };
+                vec![report_aged(executor, job, self.attempt(job), age_ms, news.clone())]
+            }
+            Step::Stray { job, attempt, executor, ref news } => {
+                vec![report(self.executor(executor), self.job(job), attempt, news.clone())]
+            }
+            Step::Again(number) => {
+                let count = self.done.len().max(1);
+                let mut again = self.done.iter().nth_back(number as usize % count.min(6)).cloned();
+                if let Some(Command::SubmitJobs { jobs, .. }) = &mut again {
+                    // A request that comes twice gets fresh ids, as from the leader.
+                    jobs.iter_mut().for_each(|(id, _)| *id = self.fresh_id());
+                }
+                again.into_iter().collect()
+            }
+            Step::Due => timer::due(&self.state, self.now, 100),
+            Step::Wait(ms) => {
+                self.now = self.now + Millis(ms);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Decides and folds one command as one commit, and checks what must hold after every step.
+    fn act(&mut self, command: Command) {
+        let before = self.state.clone();
+        let decided = decide(&self.state, command.clone(), self.now);
+        assert_eq!(decided, decide(&self.state, command.clone(), self.now), "a decision is the same each time");
+        assert_eq!(self.state, before, "deciding changes nothing");
+        let events = decided.unwrap_or_default();
+        let seq = Sequence(self.log.last().map_or(0, |(seq, _)| seq.0) + 1);
+        for envelope in events {
+            if let Err(error) = fold(&mut self.state, seq, &envelope) {
+                panic!("{command:?} led to {envelope:?}: {error}");
+            }
+            self.log.push((seq, envelope));
+        }
+        if let Err(wrong) = invariant::check(&self.state) {
+            panic!("after {command:?}: {wrong}");
+        }
+        check_lives(&before, &self.state);
+        if let Command::Report { .. } = command {
+            self.check_doubled(command.clone(), seq);
+        }
+        self.done.push(command);
+    }
+
+    /// The same report at once again changes nothing.
+    fn check_doubled(&self, report: Command, seq: Sequence) {
+        let mut state = self.state.clone();
+        let events = match decide(&self.state, report.clone(), self.now) {
+            Ok(events) => events,
+            Err(refusal) => return assert_eq!(refusal, Refusal::Superseded),
+        };
+        for envelope in &events {
+            fold(&mut state, seq, envelope).unwrap();
+        }
+        assert_eq!(state, self.state, "{report:?} came twice");
+        // Only a failure to make a checkpoint is told twice; nothing in the state could know it again.
+        let told = |envelope: &Envelope| matches!(envelope.event, outlive_schemas::event::Event::CheckpointFailed(_));
+        assert!(events.iter().all(told), "{events:?}");
+    }
+}
+
+/// From one state to the next: attempts do not fall, what is over stays over, nothing holds room twice.
+fn check_lives(before: &State, after: &State) {
+    for (id, was) in &before.jobs {
+        let Some(is) = after.jobs.get(id) else {
+            assert!(was.status.is_final(), "job {id} went while it was {}", was.status);
+            continue;
+        };
+        assert!(
+            is.attempt == was.attempt || is.attempt == Attempt(was.attempt.0 + 1),
+            "{id}: {} to {}",
+            was.attempt,
+            is.attempt
+        );
+        assert!(is.restarts >= was.restarts && is.last_checkpoint >= was.last_checkpoint, "{id}");
+        if was.status.is_final() {
+            assert_eq!(is, was, "job {id} was over");
+        }
+        // Two attempts at once: the old one has to be let go of before the new one begins.
+        if is.attempt != was.attempt {
+            assert!(was.placement.is_none(), "job {id} was placed while attempt {} held room", was.attempt);
+        }
+    }
+    let mut holders: BTreeMap<JobId, u32> = BTreeMap::new();
+    for job in after.executors.values().flat_map(|executor| &executor.attempts) {
+        *holders.entry(*job).or_default() += 1;
+    }
+    assert!(holders.values().all(|count| *count == 1), "{holders:?}");
+}
+
+fn replay(log: &[(Sequence, Envelope)], from: State) -> State {
+    let mut state = from;
+    for (seq, envelope) in log {
+        fold(&mut state, *seq, envelope).unwrap();
+    }
+    state
+}
+
+fn through_an_image(state: &State) -> State {
+    let mut loaded: State = rmp_serde::from_slice(&rmp_serde::to_vec_named(state).unwrap()).unwrap();
+    loaded.rebuild_index();
+    loaded
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    /// The checks are in `World::act`; here the log is folded again, whole and in two parts with an image between.
+    #[test]
+    fn every_story_holds_and_can_be_told_again(steps in story(), cut in any::<prop::sample::Index>()) {
+        let world = World::play(&steps);
+        prop_assert_eq!(&replay(&world.log, State::default()), &world.state);
+        prop_assert_eq!(&through_an_image(&world.state), &world.state);
+        let cut = cut.index(world.log.len() + 1);
+        let prefix = through_an_image(&replay(&world.log[..cut], State::default()));
+        prop_assert_eq!(&replay(&world.log[cut..], prefix), &world.state);
+    }
+
+    /// Left alone with room for everything, every job comes to its end, and every executor is empty again.
+    #[test]
+    fn every_story_comes_to_an_end(steps in story()) {
+        let mut world = World::play(&steps);
+        for executor in EXECUTORS {
+            world.lives += 1;
+            let id = ExecutorId(uuid::Uuid::from_u128(executor.0.as_u128() + (world.lives << 16)));
+            world.act(Command::AdmitExecutor(Registration { id, ..registration(executor) }));
+        }
+        for _ in 0..500 {
+            world.now = world.now + Millis(60_000);
+            let mut commands = timer::due(&world.state, world.now, 100);
+            for executor in world.state.to_evict().filter_map(|id| world.state.executors.get(&id)) {
+                commands.extend(executor.attempts.iter().map(|job| evict(*job, world.attempt(*job))));
+            }
+            for (&id, job) in world.state.jobs.iter().filter(|(_, job)| !job.status.is_final()) {
+                match job.placement {
+                    // A service is told to stop; what has been placed does its work.
+                    Some(placed) if job.spec.kind == outlive_schemas::job::JobKind::Batch || job.stop.is_some() => {
+                        commands.push(report(placed.executor, id, job.attempt.0, exited(0)));
+                    }
+                    Some(_) => commands.push(kill(id)),
+                    None => {}
+                }
+            }
+            commands.extend(world.commands(&Step::Plan { limit: 100 }));
+            if commands.is_empty() {
+                break;
+            }
+            commands.into_iter().for_each(|command| world.act(command));
+        }
+        let counts = world.state.counts();
+        prop_assert!(counts.keys().all(|status| status.is_final()), "{:?}", counts);
+        prop_assert!(world.state.executors.values().all(|executor| executor.attempts.is_empty()));
+        prop_assert!(world.state.queue().is_empty() && world.state.stopping().count() == 0);
+        let told: u64 = [Status::Succeeded, Status::Failed, Status::Cancelled].iter().filter_map(|s| counts.get(s)).sum();
+        prop_assert_eq!(told, world.state.jobs.len() as u64);
+    }
+}
