@@ -288,7 +288,7 @@ async fn only_what_changed_is_read_and_uploaded() {
 
     // And it goes on like this after a restore.
     job.move_to(restored);
-    job.write("new", noise(7, 100_000));
+    job.write("new", noise(5_000, 100_000));
     let fourth = job.take_changed().await;
     assert!((100_000..=200_000).contains(&fourth.uploaded_bytes), "{} bytes uploaded", fourth.uploaded_bytes);
     job.restores(&fourth).await;

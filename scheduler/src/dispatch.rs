@@ -47,11 +47,6 @@ impl Orders {
 /// What an executor is told of a job that is placed there.
 pub fn assignment(id: JobId, job: &Job) -> Option<(ExecutorId, Assignment)> {
     let placed = job.placement?;
-    // An attempt that is assigned again may have made newer checkpoints than the one it began from.
-    let restore = placed.restore.and_then(|number| {
-        let begun_from = job.checkpoints.iter().find(|checkpoint| checkpoint.number == number);
-        begun_from.map(Into::into).or_else(|| job.restorable())
-    });
     let assignment = Assignment {
         job: id,
         attempt: job.attempt,
@@ -59,7 +54,8 @@ pub fn assignment(id: JobId, job: &Job) -> Option<(ExecutorId, Assignment)> {
         name: job.name(id),
         version: job.version,
         placed_at: placed.at,
-        restore,
+        // An attempt that is assigned again may have made newer checkpoints than the one it began from.
+        restore: job.restorable(),
         spec: job.spec.clone(),
     };
     Some((placed.executor, assignment))

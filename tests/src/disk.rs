@@ -63,7 +63,7 @@ fn file_contains(path: &Path, needles: &[Vec<u8>]) -> bool {
         if read == 0 {
             return false;
         }
-        if needles.iter().any(|needle| window.windows(needle.len()).any(|part| part == needle.as_slice())) {
+        if needles.iter().any(|needle| memchr::memmem::find(&window, needle).is_some()) {
             return true;
         }
     }

@@ -66,6 +66,14 @@ impl Executor {
     }
 }
 
+impl Drop for Executor {
+    /// A case that failed leaves nothing behind either.
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 #[tokio::test]
 async fn a_killed_executor_leaves_nothing_behind() {
     let mut executor = Executor::start(Duration::from_secs(600)).await;

@@ -74,7 +74,7 @@ async fn the_environment_is_what_was_given_and_four_basics() {
 #[tokio::test]
 async fn a_job_begins_in_its_directory_with_ordinary_signals_and_limits() {
     let mut world =
-        run("pwd; grep -E 'Sig(Blk|Ign)' /proc/self/status; ulimit -c; ulimit -d; cat /proc/self/oom_score_adj").await;
+        run("pwd; grep -E 'Sig(Blk|Ign)' /proc/self/status; ulimit -c; ulimit -d; cat /proc/self/oom_score_adj; grep NoNewPrivs /proc/self/status").await;
     world.outcome().await;
     let dir = fs::canonicalize(world.dir.path()).unwrap();
     let before: i32 = fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
@@ -89,6 +89,7 @@ async fn a_job_begins_in_its_directory_with_ordinary_signals_and_limits() {
     assert_eq!(lines[3], "0");
     assert_eq!(lines[4], (512 * 1024).to_string());
     assert_eq!(lines[5], (before + 500).min(1000).to_string());
+    assert_eq!(lines[6], "NoNewPrivs:\t1");
 }
 
 #[tokio::test]

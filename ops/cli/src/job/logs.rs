@@ -53,7 +53,7 @@ pub async fn run(args: LogsArgs, global: &Global) -> anyhow::Result<()> {
         Output::Table => Sink::Streams,
         Output::Json => Sink::JsonLines,
     };
-    Follower::begin(&client, job.id, sink).await?.to_the_end().await?;
+    Follower::begin(&client, job.id, sink).await?.until_the_end().await?;
     Ok(())
 }
 
@@ -174,7 +174,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Writes everything the job has written and will write; returns how it ended.
-    pub async fn to_the_end(mut self) -> anyhow::Result<JobView> {
+    pub async fn until_the_end(mut self) -> anyhow::Result<JobView> {
         let (client, job) = (self.client, JobRef::Id(self.job));
         let mut finished = std::pin::pin!(wait::quietly(client, &job, Until::Finished, None, |_| ()));
         self.read_kept().await?;

@@ -67,10 +67,10 @@ async fn follow(client: &Client, id: JobId, name: &impl ToString, output: Output
     };
     let follower = Follower::begin(client, id, sink).await?;
     if !std::io::stderr().is_terminal() {
-        return follower.to_the_end().await;
+        return follower.until_the_end().await;
     }
     let progress = Progress::start(format!("job {} ({id}) is submitted", name.to_string()));
-    follower.telling(progress).await?.to_the_end().await
+    follower.telling(progress).await?.until_the_end().await
 }
 
 /// How it ended. A failure's own words are those of the error that follows.

@@ -80,16 +80,14 @@ async fn many(client: &Client, specs: &[JobSpec], request_id: &str) -> anyhow::R
     for (number, batch) in batches.iter().enumerate() {
         // The same batches come of the same file, so that giving the whole command again repeats nothing.
         let id = if batches.len() == 1 { request_id.to_owned() } else { format!("{request_id}-{}", number + 1) };
-        let reply = client.change("job.submit_many", &Batch { jobs: batch }, &id).await.map_err(|error| {
-            if submitted == 0 {
-                return error;
+        let reply = client.change("job.submit_many", &Batch { jobs: batch }, &id).await.inspect_err(|_| {
+            if submitted > 0 {
+                eprintln!(
+                    "outlive: {submitted} of {} jobs were submitted before this; --request-id {request_id} and the \
+                     same file submit the others only",
+                    specs.len()
+                );
             }
-            eprintln!(
-                "outlive: {submitted} of {} jobs were submitted before this; --request-id {request_id} and the same \
-                 file submit the others only",
-                specs.len()
-            );
-            error
         })?;
         submitted += batch.len();
         progress.say(format!("submitted {submitted} of {} jobs", specs.len()));
