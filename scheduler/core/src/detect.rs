@@ -96,8 +96,7 @@ pub fn detect(observations: &Observations, now: Timestamp) -> Vec<Verdict> {
         return Vec::new();
     }
     let since = observations.listening_since;
-    let settled = now.since(since) >= SILENT_AFTER;
-    // What was said before this leader listened was not for it to hear.
+    // What was said before this leader listened was not for it to hear: nobody is silent before a full window.
     let silence = |e: &Observed| now.since(e.last_seen().max(since));
     let silent_zones: BTreeSet<&Zone> = observations
         .executors
@@ -113,7 +112,7 @@ pub fn detect(observations: &Observations, now: Timestamp) -> Vec<Verdict> {
             verdicts.push(lost(LossReason::Left));
         } else if observed.gone >= GONE_PROBES {
             verdicts.push(lost(LossReason::ProcessGone));
-        } else if settled && silence(observed) >= SILENT_AFTER && (silent_zones.len() < 2 || !observed.leased) {
+        } else if silence(observed) >= SILENT_AFTER && (silent_zones.len() < 2 || !observed.leased) {
             verdicts.push(lost(LossReason::Silent));
         } else if observed.is_suspect(now)
             && now.since(since) > PROBE_AFTER

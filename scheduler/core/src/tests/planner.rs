@@ -150,6 +150,14 @@ fn the_oldest_goes_first_whatever_its_shape() {
 }
 
 #[test]
+fn who_has_waited_longest_is_not_who_has_the_lowest_id() {
+    let one = |r: &mut Registration| r.capacity.slots = 1;
+    let scene = given([like(A, one)]).and(running(job(1), batch(), A)).and([submitted(job(2), noop())]);
+    let scene = scene.at(200).when(report(A, job(1), 1, exited(1))).happened().0;
+    assert_eq!(scene.at(5_000).planned(), [(job(2), A)]);
+}
+
+#[test]
 fn a_shape_without_room_does_not_stand_in_the_way() {
     let mut scene = given([joined(A)]);
     for number in 1..=50 {
