@@ -1,41 +1,50 @@
 //! Looking for plain text in what was written to disk.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-const BLOCK: usize = 1 << 20;
-
-/// The first file below `folder` that holds these bytes, in whatever form of base64 or in the clear.
-///
-/// Files come and go meanwhile: one that cannot be opened any more is no finding.
-pub fn on_disk_contains(folder: &Path, needle: &str) -> Option<PathBuf> {
-    let needles = forms(needle.as_bytes());
-    let mut folders = vec![folder.to_owned()];
-    let mut files = 0;
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => folders.push(path),
-                Ok(kind) if kind.is_file() => {
-                    files += 1;
-                    if file_contains(&path, &needles) {
-                        return Some(path);
-                    }
-                }
-                Ok(_) | Err(_) => {}
-            }
+/// The first file below `folder` that holds one of these texts, in the clear or in any form of base64, and which.
+pub fn on_disk_contains(folder: &Path, needles: &[String]) -> Option<(PathBuf, String)> {
+    assert!(holds_files(folder), "there is no file below {}: nothing was searched", folder.display());
+    for needle in needles {
+        let forms = forms(needle.as_bytes());
+        if let Some(path) = search(folder, &forms) {
+            return Some((path, needle.clone()));
         }
     }
-    assert!(files > 0, "there is no file below {}: nothing was searched", folder.display());
     None
 }
 
-/// As it is, in UTF-16, and as it looks inside base64 at each of the three offsets.
+fn holds_files(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => holds_files(&entry.path()),
+        Ok(kind) => kind.is_file(),
+        Err(_) => false,
+    })
+}
+
+/// By grep, which goes through hundreds of megabytes in no time. Files come and go meanwhile: it says nothing of those.
+fn search(folder: &Path, forms: &[Vec<u8>]) -> Option<PathBuf> {
+    let mut patterns = tempfile::NamedTempFile::new().expect("a file for the patterns");
+    patterns.write_all(&forms.join(&b'\n')).expect("the patterns are written");
+    let output = Command::new("grep")
+        .args(["--recursive", "--text", "--fixed-strings", "--files-with-matches", "--null", "--no-messages", "--file"])
+        .arg(patterns.path())
+        .arg(folder)
+        .env("LC_ALL", "C")
+        .output()
+        .expect("grep is there");
+    let found = output.stdout.split(|byte| *byte == 0).next().filter(|path| !path.is_empty());
+    found.map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(path)))
+}
+
+/// As it is, and as it looks inside base64 at each of the three offsets.
 fn forms(needle: &[u8]) -> Vec<Vec<u8>> {
-    let utf16 = needle.iter().flat_map(|byte| [*byte, 0]).collect();
-    let mut all = vec![needle.to_vec(), utf16];
+    let mut all = vec![needle.to_vec()];
     for skipped in 0..3 {
         let whole = &needle[skipped..];
         let whole = &whole[..whole.len() / 3 * 3];
@@ -52,43 +61,27 @@ fn base64(bytes: &[u8]) -> Vec<u8> {
     groups.flat_map(|group| [18, 12, 6, 0].map(|shift| ALPHABET[(group >> shift) as usize & 63])).collect()
 }
 
-fn file_contains(path: &Path, needles: &[Vec<u8>]) -> bool {
-    let Ok(mut file) = File::open(path) else { return false };
-    let overlap = needles.iter().map(Vec::len).max().unwrap_or(1) - 1;
-    let mut window = Vec::new();
-    loop {
-        let kept = window.len().min(overlap);
-        window.drain(..window.len() - kept);
-        let read = (&mut file).take(BLOCK as u64).read_to_end(&mut window).unwrap_or(0);
-        if read == 0 {
-            return false;
-        }
-        if needles.iter().any(|needle| memchr::memmem::find(&window, needle).is_some()) {
-            return true;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_needle_is_found_in_every_form_and_over_the_edge_of_a_block() {
+    fn a_needle_is_found_in_every_form_and_amid_any_bytes() {
         let scratch = tempfile::tempdir().expect("tempdir");
         let deep = scratch.path().join("a/b");
         fs::create_dir_all(&deep).expect("mkdir");
-        let needle = "the-secret-marker";
-        // `base64` of "xxthe-secret-markeryy" and of "xthe-secret-marker".
-        let mut straddling = vec![b'.'; BLOCK - 5];
-        straddling.extend_from_slice(needle.as_bytes());
+        let needles = ["something-else".to_owned(), "the-secret-marker".to_owned()];
+        // The two in the middle are the base64 of "xxthe-secret-markeryy" and of "xthe-secret-marker".
+        let mut amid_zeros = vec![0; 3_000_000];
+        amid_zeros.extend_from_slice(b"\xff\xfethe-secret-marker\xff");
         let hiding_places: [&[u8]; 4] =
-            [b"...the-secret-marker...", b"eHh0aGUtc2VjcmV0LW1hcmtlcnl5", b"eHRoZS1zZWNyZXQtbWFya2Vy", &straddling];
+            [b"...the-secret-marker...", b"eHh0aGUtc2VjcmV0LW1hcmtlcnl5", b"eHRoZS1zZWNyZXQtbWFya2Vy", &amid_zeros];
         for place in hiding_places {
             fs::write(deep.join("file"), place).expect("write");
-            assert!(on_disk_contains(scratch.path(), needle).is_some(), "{}", String::from_utf8_lossy(&place[..20]));
+            let found = on_disk_contains(scratch.path(), &needles);
+            assert_eq!(found, Some((deep.join("file"), needles[1].clone())), "{} bytes", place.len());
         }
         fs::write(deep.join("file"), b"...the-secret-marke...").expect("write");
-        assert_eq!(on_disk_contains(scratch.path(), needle), None);
+        assert_eq!(on_disk_contains(scratch.path(), &needles), None);
     }
 }
