@@ -115,7 +115,7 @@ fn executor_lost(state: &mut State, e: &event::ExecutorLost) -> Applied {
 fn job_submitted(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobSubmitted) -> Applied {
     let job = Job {
         namespace: e.namespace.clone(),
-        spec: e.spec.clone(),
+        spec: state.shared(&e.spec),
         version: JobVersion(1),
         status: Status::Pending,
         reason: None,
@@ -143,7 +143,7 @@ fn job_submitted(state: &mut State, seq: Sequence, at: Timestamp, e: &event::Job
         return Err("the job is there already");
     }
     state.index.enter(e.job, &job);
-    state.jobs.insert(e.job, job);
+    state.jobs.insert(e.job, Box::new(job));
     Ok(())
 }
 
@@ -183,7 +183,7 @@ fn job_placed(state: &mut State, seq: Sequence, e: &event::JobPlaced) -> Applied
 
 /// As [`change`], where the executors are borrowed beside the jobs.
 fn change_placed(
-    jobs: &mut std::collections::BTreeMap<JobId, Job>,
+    jobs: &mut std::collections::BTreeMap<JobId, Box<Job>>,
     index: &mut Index,
     id: JobId,
     seq: Sequence,

@@ -26,7 +26,8 @@ use std::sync::Arc;
 pub struct State {
     /// The newest barrier, and when it was.
     pub term: Option<(TermStarted, Timestamp)>,
-    pub jobs: BTreeMap<JobId, Job>,
+    /// Boxed, for a map's nodes are half empty where keys rise: large values in them would double the memory.
+    pub jobs: BTreeMap<JobId, Box<Job>>,
     pub executors: BTreeMap<ExecutorId, Executor>,
     /// Requests that left nothing behind by which to know them again, oldest first.
     pub(crate) spent_requests: VecDeque<(Namespace, CompactString)>,
@@ -209,7 +210,7 @@ impl State {
             JobRef::Id(id) => Some(*id),
             JobRef::Name(name) => self.newest_named(namespace, name),
         };
-        id.and_then(|id| self.jobs.get(&id).map(|job| (id, job)))
+        id.and_then(|id| self.jobs.get(&id).map(|job| (id, &**job)))
             .filter(|(_, job)| job.namespace == *namespace)
             .ok_or_else(|| Rejection::not_found(format_args!("job `{job}` in namespace `{namespace}`")))
     }
@@ -267,7 +268,21 @@ impl State {
 
     /// Puts the indexes right after the rest has been loaded from an image.
     pub fn rebuild_index(&mut self) {
+        let mut before: Option<&Arc<JobSpec>> = None;
+        for job in self.jobs.values_mut() {
+            if let Some(spec) = before.filter(|spec| ***spec == *job.spec) {
+                job.spec = spec.clone();
+            }
+            before = Some(&job.spec);
+        }
         self.index = self.computed_index();
+    }
+
+    /// The newest job's specification where it is the same: jobs that are submitted by the thousand are alike, and
+    /// need not each hold theirs.
+    pub(crate) fn shared(&self, spec: &Arc<JobSpec>) -> Arc<JobSpec> {
+        let newest = self.jobs.last_key_value().map(|(_, job)| &job.spec);
+        newest.filter(|newest| **newest == *spec).unwrap_or(spec).clone()
     }
 
     pub(crate) fn computed_index(&self) -> Index {
