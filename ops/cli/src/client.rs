@@ -188,8 +188,7 @@ impl Client {
     fn unavailable(&self, subject: &str, why: &str) -> Failure {
         Failure::Unavailable(format!(
             "{subject} got no answer from {} within {}: {why}. Check that a scheduler runs there (`outlive scheduler`, \
-             or `outlive dev` for a trial) and that --server, --context or nats.servers names the right servers; it \
-             is safe to give the command again",
+             or `outlive dev` for a trial) and that --server, --context or nats.servers names the right servers",
             self.servers,
             Millis(u64::try_from(self.patience.as_millis()).unwrap_or(u64::MAX)),
         ))

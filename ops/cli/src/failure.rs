@@ -61,12 +61,19 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         // `outlive job list | head`: the reader has what it wanted.
         return ExitCode::SUCCESS;
     }
-    let mut text = format!("outlive: {error}");
-    for cause in error.chain().skip(1) {
-        text.push_str(&format!("\n  because: {cause}"));
-    }
-    eprintln!("{text}");
+    eprintln!("outlive: {}", told(error));
     ExitCode::from(exit_code(error))
+}
+
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Other people's errors often say their cause themselves.
+        if !text.ends_with(&cause) {
+            text.push_str(&format!("\n  because: {cause}"));
+        }
+    }
+    text
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
@@ -122,6 +129,12 @@ mod tests {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         let error = anyhow::Error::from(refused).context("no server").context(Failure::Unavailable("x".into()));
         assert_eq!(exit_code(&error), 6);
+    }
+
+    #[test]
+    fn every_cause_is_told_once() {
+        let error = anyhow::anyhow!("refused").context("IO error: refused").context(Failure::usage("no NATS"));
+        assert_eq!(told(&error), "no NATS\n  because: IO error: refused");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::args::Global;
 use crate::client::{Client, Reply, new_request_id};
+use crate::failure::Failure;
 use crate::job::spec::{SpecArgs, Specs};
 use crate::output::{self, Output, Table};
 use crate::progress::Progress;
@@ -68,7 +69,20 @@ pub async fn run(args: SubmitArgs, global: &Global) -> anyhow::Result<()> {
 }
 
 pub async fn one(client: &Client, spec: &JobSpec, request_id: &str) -> anyhow::Result<Reply<SubmitReply>> {
-    client.change("job.submit", spec, request_id).await
+    let submitted = client.change("job.submit", spec, request_id).await;
+    submitted.map_err(|error| how_to_repeat(error, request_id))
+}
+
+/// Without an answer nobody knows whether it was submitted; only the same id makes another try harmless.
+fn how_to_repeat(error: anyhow::Error, request_id: &str) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(Failure::Unavailable(why)) => Failure::Unavailable(format!(
+            "{why}. Whether anything was submitted is not known: give the same command again with --request-id \
+             {request_id}, and nothing will be submitted twice"
+        ))
+        .into(),
+        _ => error,
+    }
 }
 
 /// Submits batch after batch. Each is all or none; a failure says how many were submitted before it.
@@ -80,14 +94,12 @@ async fn many(client: &Client, specs: &[JobSpec], request_id: &str) -> anyhow::R
     for (number, batch) in batches.iter().enumerate() {
         // The same batches come of the same file, so that giving the whole command again repeats nothing.
         let id = if batches.len() == 1 { request_id.to_owned() } else { format!("{request_id}-{}", number + 1) };
-        let reply = client.change("job.submit_many", &Batch { jobs: batch }, &id).await.inspect_err(|_| {
+        let reply = client.change("job.submit_many", &Batch { jobs: batch }, &id).await;
+        let reply = reply.map_err(|error| {
             if submitted > 0 {
-                eprintln!(
-                    "outlive: {submitted} of {} jobs were submitted before this; --request-id {request_id} and the \
-                     same file submit the others only",
-                    specs.len()
-                );
+                eprintln!("outlive: {submitted} of {} jobs were submitted before this", specs.len());
             }
+            how_to_repeat(error, request_id)
         })?;
         submitted += batch.len();
         progress.say(format!("submitted {submitted} of {} jobs", specs.len()));
@@ -136,6 +148,16 @@ mod tests {
         let mut spec = JobSpec::new(Driver::Noop(NoopSpec {}));
         spec.input = Some(Payload(vec![b'x'; input_bytes].into()));
         spec
+    }
+
+    #[test]
+    fn a_submission_without_an_answer_says_how_to_repeat_it() {
+        let error = how_to_repeat(Failure::Unavailable("nobody is there".into()).into(), "id-1");
+        let failure = error.downcast_ref::<Failure>().expect("a failure");
+        assert_eq!(failure.exit_code(), 6);
+        assert!(failure.to_string().contains("--request-id id-1"));
+        let other = how_to_repeat(Failure::usage("x").into(), "id-1");
+        assert_eq!(other.to_string(), "x");
     }
 
     #[test]

@@ -108,7 +108,9 @@ pub fn ending(job: &JobView) -> String {
         (Status::Failed, Some(code)) => format!(" with exit code {code}"),
         _ => String::new(),
     };
-    let reason = job.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    // A cancelled job's reason often is just that.
+    let reason = job.reason.as_deref().filter(|reason| *reason != job.status.as_str());
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     format!("job {} {}{attempts}{code}{reason}", job.name, job.status)
 }
 
@@ -172,6 +174,8 @@ Labels         team=data"
         job.status = Status::Succeeded;
         (job.exit_code, job.reason) = (Some(0), None);
         assert_eq!(ending(&job), "job counter succeeded in attempt 2");
+        (job.status, job.reason) = (Status::Cancelled, Some("cancelled".into()));
+        assert_eq!(ending(&job), "job counter cancelled in attempt 2");
     }
 
     #[test]
