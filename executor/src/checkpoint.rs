@@ -119,9 +119,20 @@ impl Checkpointer {
     }
 
     /// Reads what changed. Blocks, for a time in proportion to what changed; the job should stand still meanwhile.
+    ///
+    /// For a directory that no process writes to through memory; for a job's own see [`Checkpointer::read_of`].
     pub fn read(&self) -> Result<Reading, CheckpointError> {
+        self.read_with(None)
+    }
+
+    /// As [`Checkpointer::read`], while `process`, the job's first, and others below its shim may have files mapped.
+    pub fn read_of(&self, process: i32) -> Result<Reading, CheckpointError> {
+        self.read_with(Some(process))
+    }
+
+    fn read_with(&self, process: Option<i32>) -> Result<Reading, CheckpointError> {
         let index = self.known().baseline.index.clone();
-        let reading = scan::scan(&self.state_dir, &self.staging_dir, &index)
+        let reading = scan::scan(&self.state_dir, &self.staging_dir, &index, process)
             .map_err(|source| CheckpointError::Scan { source })?;
         tracing::debug!(
             job = %self.job,

@@ -103,3 +103,6 @@ where
     let (job, attempt) = (target.job, target.attempt);
     LogPump { task: tokio::spawn(pump::run(target, stdout, stderr)), job, attempt }
 }
+
+#[cfg(test)]
+mod tests;

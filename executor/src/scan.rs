@@ -12,9 +12,10 @@
 //! Deliberately not here: cutting, compressing and sealing, which come after the thaw.
 
 pub(crate) mod copy;
+mod mapped;
 mod refusal;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
@@ -88,6 +89,8 @@ impl Moment {
 #[derive(Debug)]
 pub struct Reading {
     pub(crate) began: Moment,
+    /// Files that may change without their times telling, by inode.
+    mapped: HashSet<u64>,
     /// Sorted by components: a directory comes before what is in it.
     pub(crate) entries: Vec<Found>,
     /// Contents that did not fit into memory.
@@ -102,6 +105,10 @@ pub struct Reading {
 impl Reading {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    pub(crate) fn take_mapped(&mut self) -> HashSet<u64> {
+        std::mem::take(&mut self.mapped)
     }
 }
 
@@ -133,9 +140,11 @@ pub(crate) enum What {
     },
 }
 
-/// Reads the directory `root`. Blocks. Contents beyond a bound go to an unlinked file in `staging`.
-pub fn scan(root: &Path, staging: &Path, index: &Index) -> Result<Reading, ScanError> {
+/// Reads the directory `root`. Blocks. Contents beyond a bound go to an unlinked file in `staging`. `process` is the
+/// job's first, if it has any.
+pub fn scan(root: &Path, staging: &Path, index: &Index, process: Option<i32>) -> Result<Reading, ScanError> {
     let began = Moment::now();
+    let mapped = process.map(mapped::writable).transpose().map_err(|source| ScanError::Mappings { source })?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = rustix::fs::openat(CWD, root, flags, Mode::empty()).map_err(|errno| {
         ScanError::local("the state directory cannot be opened", root.as_os_str().as_encoded_bytes(), errno)
@@ -147,6 +156,7 @@ pub fn scan(root: &Path, staging: &Path, index: &Index) -> Result<Reading, ScanE
         path: Vec::new(),
         reading: Reading {
             began,
+            mapped: mapped.unwrap_or_default(),
             entries: Vec::new(),
             held: Held::new(staging),
             sockets: 0,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::future::pending;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use outlive_store::blob::{BlobStore, MemoryBlobs, Owner};
 use outlive_store::seal::Key;
 use proptest::prelude::*;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, UTIME_OMIT};
+use rustix::mount::{MountFlags, UnmountFlags};
 
 const JOB: JobId = JobId(uuid::Uuid::from_u128(0x0197));
 
@@ -297,6 +298,43 @@ async fn only_what_changed_is_read_and_uploaded() {
     assert_eq!(fs::read(into.join(file(0))).expect("read"), noise(0, 50_000));
 }
 
+/// Times tell nothing of a second write to the same page of memory.
+#[tokio::test]
+async fn what_is_written_through_memory_is_noticed() {
+    const WRITER: &str = "import mmap, sys\n\
+        file = open(sys.argv[1], 'r+b')\n\
+        memory = mmap.mmap(file.fileno(), 0)\n\
+        for line in sys.stdin:\n\
+        \x20   memory[100:101] = line[:1].encode()\n\
+        \x20   print('done', flush=True)\n";
+    let mut job = Job::new();
+    job.write("file", noise(1, 50_000));
+    let mut writer = std::process::Command::new("python3")
+        .args(["-c", WRITER])
+        .arg(job.path("file"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("python3 is there");
+    let mut answers = BufReader::new(writer.stdout.take().expect("piped")).lines();
+    let mut say = writer.stdin.take().expect("piped");
+    let mut write = |byte: &str| {
+        writeln!(say, "{byte}").expect("said");
+        assert_eq!(answers.next().expect("an answer").expect("read"), "done");
+    };
+    let process = writer.id() as i32;
+    for byte in ["a", "b", "c", "d"] {
+        write(byte);
+        job.until_old();
+        let reading = job.checkpointer.read_of(process).expect("read");
+        let taken = job.checkpointer.store(reading, pending()).await.expect("stored").expect("changed");
+        job.checkpointer.commit(&taken);
+        job.restores(&taken).await;
+    }
+    drop(say);
+    assert!(writer.wait().expect("waited").success());
+}
+
 #[tokio::test]
 async fn an_insertion_into_a_large_file_uploads_little() {
     let mut job = Job::new();
@@ -339,9 +377,11 @@ async fn sparse_files_stay_sparse() {
 #[tokio::test]
 async fn a_state_larger_than_memory_is_spilled() {
     let mut job = Job::new();
-    (0..5).for_each(|n| job.write(&n.to_string(), noise(n, 16_000_001)));
+    // Never the same twice, and quickly sealed.
+    let lines = |n: u32| (0..1_600_000).map(|line| format!("{n}{line:08}\n")).collect::<String>();
+    (0..5).for_each(|n| job.write(&n.to_string(), lines(n)));
     let taken = job.take_changed().await;
-    assert_eq!(taken.size_bytes, 80_000_005);
+    assert_eq!(taken.size_bytes, 80_000_000);
     job.restores(&taken).await;
     assert_eq!(fs::read_dir(job.room.path().join("staging")).expect("lists").count(), 0);
 }
@@ -419,6 +459,16 @@ async fn what_is_no_state_is_refused_by_name() {
         if rustix::fs::mknodat(CWD, &device, FileType::CharacterDevice, Mode::RUSR, rustix::fs::makedev(1, 3)).is_ok() {
             assert_eq!(job.refused(), ("device".to_owned(), Refusal::Device));
             fs::remove_file(device).expect("removed");
+        }
+        let mount = job.path("mount");
+        fs::create_dir(&mount).expect("made");
+        if rustix::mount::mount("none", &mount, "tmpfs", MountFlags::empty(), None).is_ok() {
+            let refused = job.checkpointer.read();
+            rustix::mount::unmount(&mount, UnmountFlags::DETACH).expect("unmounted");
+            let Err(CheckpointError::Scan { source: ScanError::Refused { path, refusal } }) = refused else {
+                panic!("{refused:?}");
+            };
+            assert_eq!((path.as_str(), refusal), ("mount", Refusal::MountPoint));
         }
     } else {
         set_mode(&job.path("bin/tool"), 0o200);

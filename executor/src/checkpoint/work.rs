@@ -39,6 +39,8 @@ pub(super) struct Done {
 pub(super) struct Work {
     sealer: Arc<Sealer>,
     began: Moment,
+    /// Files that are not to be remembered, by inode.
+    mapped: HashSet<u64>,
     /// What need not be uploaded: blobs of the checkpoint before, and those put since.
     stored: Arc<HashSet<BlobName>>,
     put: HashSet<BlobName>,
@@ -73,7 +75,7 @@ struct Changed {
 
 impl Work {
     pub fn new(
-        reading: Reading,
+        mut reading: Reading,
         sealer: Arc<Sealer>,
         stored: Arc<HashSet<BlobName>>,
         put: HashSet<BlobName>,
@@ -81,6 +83,7 @@ impl Work {
         Box::new(Work {
             sealer,
             began: reading.began,
+            mapped: reading.take_mapped(),
             stored,
             put,
             spill: reading.held.spill(),
@@ -180,7 +183,9 @@ impl Work {
     fn file_done(&mut self, fingerprint: Fingerprint, size: u64, extents: &Arc<[Extent]>) {
         self.files += 1;
         self.size_bytes += size;
-        self.index.remember(fingerprint, extents.clone(), self.began);
+        if !self.mapped.contains(&fingerprint.inode) {
+            self.index.remember(fingerprint, extents.clone(), self.began);
+        }
     }
 
     fn describe(&mut self, entry: &Entry) -> Result<(), CheckpointError> {

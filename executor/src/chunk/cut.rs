@@ -206,8 +206,11 @@ mod tests {
         assert_eq!(found, GOLDEN_SEEDED);
     }
 
-    const GOLDEN: &[i64] = &[];
-    const GOLDEN_SEEDED: &[i64] = &[];
+    const GOLDEN: &[i64] = &[
+        57269, 21163, 25469, 42398, 33309, 15198, 12421, 34348, 46357, 44927, 24171, 65603, 33247, 85221, 34325, 57172,
+        36797, 11128, 62772, 28606, 41044, 42644, 49089, 48449, 26862, 68587,
+    ];
+    const GOLDEN_SEEDED: &[i64] = &[23976, 10857, 27408, 36744, 49244, 81391, 32848, 36236, 37233, 53852, 10211];
 
     #[test]
     fn a_small_file_is_one_chunk_and_an_empty_one_none() {

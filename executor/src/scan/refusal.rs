@@ -43,6 +43,12 @@ pub enum ScanError {
     )]
     TooManyEntries,
     /// The host's fault.
+    #[error("it cannot be told which files the job writes through memory")]
+    Mappings {
+        #[source]
+        source: io::Error,
+    },
+    /// The host's fault.
     #[error("`{path}` {what}")]
     Local {
         what: &'static str,
