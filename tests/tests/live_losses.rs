@@ -110,6 +110,50 @@ async fn a_late_report_changes_nothing(dev: &Dev, client: &Client, job: &str) {
     assert!(checkpoints.windows(2).all(|pair| pair[1] == pair[0] + 1), "numbered one by one: {checkpoints:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_dies_its_jobs_go_on_elsewhere_and_it_is_healed() {
+    let dev = Dev::start(3).await;
+    let client = dev.client().await;
+    let job = client.submit(example("counter")).await;
+    let before = client.wait_for(&job, "a checkpoint", |view| runs_with_checkpoint(view, 1, 1)).await;
+    let zone = text(&before, "zone");
+    let chaos = async |args: &[&str]| {
+        let outcome = dev.outlive(&[&["--output", "json", "chaos"], args].concat()).await;
+        outcome.expect_ok(&format!("chaos {args:?}")).json()["done"].as_array().expect("a list").clone()
+    };
+
+    let killed = chaos(&["kill-zone", &zone]).await;
+    let names: BTreeSet<String> = killed.iter().map(|done| text(done, "name")).collect();
+    let expected = ["nats", "etcd", "scheduler"].map(|role| format!("{role}-{zone}"));
+    let expected: BTreeSet<String> = expected.into_iter().chain([format!("executor-{zone}-1")]).collect();
+    assert_eq!(names, expected);
+    for process in dev.processes() {
+        let (state, has_pid) = if process.zone == zone { ("dead", false) } else { ("running", true) };
+        assert_eq!((process.state.as_str(), process.pid.is_some()), (state, has_pid), "{}", process.name);
+    }
+    let again = dev.outlive(&["chaos", "kill", "executor", &format!("executor-{zone}-1")]).await;
+    assert_eq!(again.code, Some(4), "what is dead cannot be killed: {}", again.err);
+
+    let after = client.wait_for(&job, "attempt 2 runs", |view| runs_with_checkpoint(view, 2, 1)).await;
+    assert_ne!(text(&after, "zone"), zone);
+    assert!(after["last_recovery"]["restored_checkpoint"].as_u64() >= Some(1), "{after:#}");
+
+    let healed = chaos(&["heal"]).await;
+    let started: BTreeSet<String> = healed.iter().map(|done| text(done, "name")).collect();
+    assert_eq!(started, expected);
+    for done in &healed {
+        assert!(done["ready_after_ms"].is_u64(), "{done}");
+    }
+    assert_eq!(chaos(&["heal"]).await, Vec::<Value>::new(), "there is nothing left to heal");
+    wait_until_true("the zone's executor is taken back", EVENTUALLY, || async {
+        let list = client.ask("sys.executor.list", json!({})).await;
+        let all = list["executors"].as_array().expect("executors").clone();
+        all.iter().filter(|e| e["state"] == "ready").count() == 3
+    })
+    .await;
+    dev.outlive(&["log", "verify"]).await.expect_ok("log verify");
+}
+
 /// Submissions in flight while the leader is killed.
 const IN_FLIGHT: usize = 1_000;
 

@@ -3,7 +3,10 @@
 use outlive_tests::command::{Outcome, outlive_bin, run};
 use outlive_tests::{Dev, EVENTUALLY, wait_until_true};
 use serde_json::json;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpListener;
 
 /// A role's configuration with some of its lines replaced.
 fn with(dev: &Dev, role_file: &str, name: &str, changes: &[(&str, String)]) -> PathBuf {
@@ -149,5 +152,67 @@ async fn dev_says_what_is_in_its_way() {
     assert_ne!(refused.code, Some(0));
     assert!(refused.err.contains("OUTLIVE_ETCD") && refused.err.contains("/no/such/etcd"), "{}", refused.err);
 
+    // A server that is too old, and one that dies as it starts: its own words are shown, and nothing is left running.
+    let fake = dev.scratch().join("nats-server");
+    let with_fake = async |version: &str| {
+        let script = format!(
+            "#!/bin/sh\nif [ \"$1\" = --version ]; then echo nats-server: v{version}; exit; fi\n\
+             echo the disk is on fire >&2; exit 3\n"
+        );
+        std::fs::write(&fake, script).expect("a script");
+        std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).expect("it can be run");
+        let mut command = tokio::process::Command::new(outlive_bin());
+        command.args(["dev", "--json", "--data-dir"]).arg(&data).env("OUTLIVE_NATS_SERVER", &fake);
+        run(command, EVENTUALLY).await
+    };
+    let refused = with_fake("2.10.27").await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("version 2.10.27; nats-server 2.14.4 or newer is needed"), "{}", refused.err);
+    let refused = with_fake("2.15.1").await;
+    assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""));
+    assert!(refused.err.contains("nats-a ended while everything was starting (exit status: 3)"), "{}", refused.err);
+    assert!(refused.err.contains("the disk is on fire"), "{}", refused.err);
+    assert!(dev.processes().iter().all(|process| process.pid.is_none()), "{:?}", dev.processes());
+
     dev.start_again().await;
+}
+
+/// As much of a NATS server as it takes to be asked for its version.
+async fn old_nats_server() -> u16 {
+    const INFO: &str = concat!(
+        r#"INFO {"server_id":"OLD","server_name":"old","version":"2.10.27","proto":1,"go":"go1.22","host":"127.0.0.1","#,
+        r#""port":4222,"headers":true,"jetstream":true,"max_payload":1048576,"client_id":1}"#,
+        "\r\n"
+    );
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("bind");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                stream.write_all(INFO.as_bytes()).await.expect("said");
+                let (reading, mut writing) = stream.into_split();
+                let mut lines = BufReader::new(reading).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    if line == "PING" && writing.write_all(b"PONG\r\n").await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_below_the_floor_is_refused_with_the_reason() {
+    let dev = Dev::start(1).await;
+    let old = old_nats_server().await;
+    let servers = json!([format!("nats://127.0.0.1:{old}")]).to_string();
+    let listen = json!("127.0.0.1:0").to_string();
+    let config = with(&dev, "scheduler-a.toml", "old-server.toml", &[("servers", servers), ("listen", listen)]);
+    let outcome = run_role("scheduler", &config).await;
+    assert!(!matches!(outcome.code, None | Some(0)), "{:?} {}", outcome.code, outcome.err);
+    for word in ["2.10.27", "2.14.4"] {
+        assert!(outcome.err.contains(word), "`{word}` is not in: {}", outcome.err);
+    }
 }

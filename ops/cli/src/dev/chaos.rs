@@ -4,7 +4,7 @@ use crate::dev::control::{Action, Done, Request};
 use crate::dev::readiness;
 use crate::dev::record::State;
 use crate::dev::settings::Probe;
-use crate::dev::supervisor::{Supervisor, Waited};
+use crate::dev::supervisor::{KILL_BOUND, Supervisor, Waited, until_ended};
 use crate::dev::topology::{Member, Role};
 use outlive_schemas::error::{ErrorCode, Rejection};
 use rustix::process::Signal;
@@ -21,7 +21,8 @@ impl Supervisor {
         match request {
             Request::Kill { role, name } => {
                 let member = self.member(role, &name)?;
-                Ok(vec![self.signal(&member, Signal::KILL, Action::Killed)?])
+                let killed = vec![self.signal(&member, Signal::KILL, Action::Killed)?];
+                Ok(self.gone(killed).await)
             }
             Request::Pause { role, name } => {
                 let member = self.member(role, &name)?;
@@ -35,7 +36,10 @@ impl Supervisor {
                 let member = self.member(role, &name)?;
                 self.restart(member).await
             }
-            Request::KillZone { zone } => self.kill_zone(&zone),
+            Request::KillZone { zone } => {
+                let killed = self.kill_zone(&zone)?;
+                Ok(self.gone(killed).await)
+            }
             Request::Heal => self.heal().await,
         }
     }
@@ -74,6 +78,14 @@ impl Supervisor {
         }
         let killed = members.iter().filter_map(|member| self.signal(member, Signal::KILL, Action::Killed).ok());
         Ok(killed.collect())
+    }
+
+    /// Once they are dead, and the record says so.
+    async fn gone(&mut self, killed: Vec<Done>) -> Vec<Done> {
+        let names: Vec<String> = killed.iter().map(|done| done.name.clone()).collect();
+        until_ended(&self.fleet, &names, KILL_BOUND).await;
+        self.fleet.save_or_say();
+        killed
     }
 
     async fn restart(&mut self, member: Member) -> Result<Vec<Done>, Rejection> {

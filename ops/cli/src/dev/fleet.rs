@@ -112,9 +112,7 @@ impl Fleet {
             Signal::CONT => entry.paused = false,
             _ => drop(self.told_to_end.insert(pid)),
         }
-        if let Err(error) = self.save() {
-            eprintln!("outlive dev: {error:#}");
-        }
+        self.save_or_say();
         Some(pid)
     }
 
@@ -139,6 +137,13 @@ impl Fleet {
     pub fn save(&self) -> anyhow::Result<()> {
         let text = serde_json::to_vec(&self.record()).context("writing processes.json")?;
         write_whole(&self.directory.processes(), &text)
+    }
+
+    /// The same, where what was done cannot be undone for it.
+    pub fn save_or_say(&self) {
+        if let Err(error) = self.save() {
+            eprintln!("outlive dev: {error:#}");
+        }
     }
 
     pub fn bound_logs(&self) {

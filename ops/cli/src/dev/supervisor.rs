@@ -32,7 +32,7 @@ const ROLES_STOP_BOUND: Duration = Duration::from_secs(10);
 /// them stand a kill.
 const SERVERS_STOP_BOUND: Duration = Duration::from_secs(2);
 /// After SIGKILL, on a machine that is busy.
-const KILL_BOUND: Duration = Duration::from_secs(10);
+pub const KILL_BOUND: Duration = Duration::from_secs(10);
 const LOG_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 const TAIL_LINES: usize = 15;
 /// Every process may end at once, and does when everything stops.
@@ -208,9 +208,7 @@ impl Supervisor {
     }
 
     fn note_end(&mut self, exited: &Exited) {
-        if let Err(error) = self.fleet.save() {
-            eprintln!("outlive dev: {error:#}");
-        }
+        self.fleet.save_or_say();
         let Exited { name, pid, status } = exited;
         if self.fleet.was_told_to_end(exited) {
             eprintln!("outlive dev: {name} (process {pid}) is dead, as was asked");
@@ -256,9 +254,7 @@ impl Supervisor {
                 eprintln!("outlive dev: {name} did not end when asked to, and was killed");
             }
         }
-        if let Err(error) = self.fleet.save() {
-            eprintln!("outlive dev: {error:#}");
-        }
+        self.fleet.save_or_say();
     }
 
     /// Ends these processes: SIGTERM, and SIGKILL for those that do not end in time, which it names. A second Ctrl-C is
@@ -281,7 +277,7 @@ impl Supervisor {
     }
 }
 
-async fn until_ended(fleet: &Fleet, names: &[String], bound: Duration) {
+pub async fn until_ended(fleet: &Fleet, names: &[String], bound: Duration) {
     let deadline = Instant::now() + bound;
     for child in names.iter().filter_map(|name| fleet.child(name)) {
         child.ends_within(deadline.saturating_duration_since(Instant::now())).await;
