@@ -5,7 +5,7 @@ use outlive_core::plan::Hints;
 use outlive_core::state::State;
 use outlive_schemas::executor::Registration;
 use outlive_schemas::id::ExecutorId;
-use outlive_schemas::message::{AttemptDigest, Heartbeat};
+use outlive_schemas::message::Heartbeat;
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::{ExecutorState, ExecutorView, ZoneState, ZoneView};
 use std::collections::BTreeMap;
@@ -71,7 +71,7 @@ impl Watch {
         observed.heard(now);
         observed.leaving = beat.leaving;
         let beats = self.beats.entry(beat.executor).or_default();
-        if digest(state, beat.executor) == beat.digest {
+        if state.executors.get(&beat.executor).is_some_and(|executor| executor.digest == beat.digest) {
             beats.different = 0;
             return false;
         }
@@ -143,16 +143,6 @@ impl Watch {
             last_heartbeat_ms: observed.and_then(|o| o.last_beat).map(|at| now.since(at).0),
         }
     }
-}
-
-/// What an executor's digest should be.
-fn digest(state: &State, executor: ExecutorId) -> AttemptDigest {
-    let mut digest = AttemptDigest::default();
-    let attempts = state.executors.get(&executor).map(|e| &e.attempts);
-    for (id, job) in attempts.into_iter().flatten().filter_map(|id| state.jobs.get(id).map(|job| (*id, job))) {
-        digest.add(id, job.attempt);
-    }
-    digest
 }
 
 /// Zones as their executors make them up.

@@ -194,7 +194,8 @@ impl Workshop {
             Quiesce::None => None,
             Quiesce::Freeze => Some(process.freeze().await.map_err(unfrozen)?),
         };
-        let read = blocking(move || checkpointer.read()).await;
+        let tree = process.pid();
+        let read = blocking(move || checkpointer.read_of(tree)).await;
         let pause = match frozen {
             None => Duration::ZERO,
             // Only if the job stood still to the end is what was read of one moment.
