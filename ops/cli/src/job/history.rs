@@ -82,6 +82,8 @@ fn table(events: &[HistoryEvent]) -> Table {
 pub fn what(kind: &str, details: &Map<String, Value>) -> String {
     let text = |key: &str| details.get(key).map(plain);
     let known = match kind {
+        "job_submitted" => Some(format!("a {} job", text("kind").unwrap_or_default())),
+        "attempt_started" => Some("the process is up".to_owned()).filter(|_| details.contains_key("started_at")),
         "job_placed" => Some(format!(
             "on {} in zone {}, {}",
             text("executor").unwrap_or_default(),
@@ -134,6 +136,7 @@ mod tests {
         let at = "2026-01-01T00:00:00.000Z";
         let events: Vec<HistoryEvent> = serde_json::from_value(json!([
             {"seq": 2, "at": at, "type": "job_submitted", "attempt": null, "by": "me@host", "kind": "batch"},
+            {"seq": 3, "at": at, "type": "attempt_started", "attempt": 1, "started_at": at},
             {"seq": 3, "at": at, "type": "job_placed", "attempt": 1, "executor": "executor-a-1", "zone": "a"},
             {"seq": 4, "at": at, "type": "checkpoint_completed", "attempt": 1, "checkpoint": 1, "size_bytes": 4096,
                 "uploaded_bytes": 100, "duration_ms": 3, "pause_ms": 1},
@@ -147,7 +150,8 @@ mod tests {
             table(&events).render(),
             "\
 TIME                      SEQ  EVENT                 ATTEMPT  WHAT
-2026-01-01T00:00:00.000Z  2    job_submitted         -        kind=batch, by me@host
+2026-01-01T00:00:00.000Z  2    job_submitted         -        a batch job, by me@host
+2026-01-01T00:00:00.000Z  3    attempt_started       1        the process is up
 2026-01-01T00:00:00.000Z  3    job_placed            1        on executor-a-1 in zone a, from an empty state
 2026-01-01T00:00:00.000Z  4    checkpoint_completed  1        1: 4.0 KiB of state, 100 B uploaded, paused 1ms
 2026-01-01T00:00:00.000Z  5    job_restarting        1        executor_lost: gone; next try at 2026-01-01T00:00:00.000Z

@@ -12,7 +12,7 @@ use outlive_schemas::id::{Sequence, Term};
 use outlive_store::frame::{ChainHash, FrameOpener, open_header};
 use outlive_store::leadership::Leadership;
 use outlive_store::log::{CommitLog, ReadError, Stored};
-use outlive_store::witness::{Witness, judge};
+use outlive_store::witness::{LogLostAcknowledgedCommits, Witness, judge};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,7 @@ pub async fn run(_: VerifyArgs, global: &Global) -> anyhow::Result<()> {
     }
     match fault {
         None => Ok(()),
-        Some(Fault { seq, what }) => anyhow::bail!("the log is not whole: at {seq}: {what}"),
+        Some(Fault { seq, .. }) => anyhow::bail!("the log is not whole: commit {seq} is the first that is bad"),
     }
 }
 
@@ -156,7 +156,11 @@ impl Verifier {
 
     fn judge(&self) -> Option<Fault> {
         let lost = judge(self.witness, self.checked.last, |_| self.at_witness).err()?;
-        Some(Fault { seq: self.witness.map_or(Sequence(0), |witness| witness.seq), what: lost.to_string() })
+        let seq = match lost {
+            LogLostAcknowledgedCommits::Missing { log_end, .. } => log_end.next(),
+            LogLostAcknowledgedCommits::Replaced { witness, .. } => witness.seq,
+        };
+        Some(Fault { seq, what: lost.to_string() })
     }
 }
 
@@ -289,11 +293,20 @@ mod tests {
     async fn a_lost_tail_is_noticed_by_the_witness() {
         let key = Key::generate();
         let (log, heads) = log_of(&key, &[1, 2, 3]).await;
-        log.lose_tail(Sequence(2));
+        log.lose_tail(Sequence(1));
         let (_, fault) = verdict(&log, &key, Some(heads[2])).await;
         let fault = fault.expect("a fault");
-        assert_eq!(fault.seq, Sequence(3));
+        assert_eq!(fault.seq, Sequence(2), "the first that is missing");
         assert!(fault.what.contains("log_lost_acknowledged_commits"));
+    }
+
+    #[tokio::test]
+    async fn a_log_that_was_replaced_is_noticed_by_the_witness() {
+        let key = Key::generate();
+        let (_, heads) = log_of(&key, &[1, 2, 3]).await;
+        let (other, _) = log_of(&key, &[1, 1, 3]).await;
+        let (_, fault) = verdict(&other, &key, Some(heads[1])).await;
+        assert_eq!(fault.expect("a fault").seq, Sequence(2));
     }
 
     #[tokio::test]
