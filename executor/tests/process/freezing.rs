@@ -189,6 +189,19 @@ async fn a_graceful_stop_does_not_wait_for_a_thaw() {
 }
 
 #[tokio::test]
+async fn a_signal_ends_a_freeze() {
+    let mut world = run("trap 'exit 8' USR1; echo > listens; while :; do sleep 0.01; done").await;
+    until("it listens", || world.path("listens").exists()).await;
+    // While nothing of it can end meanwhile, the reason can still be asked for.
+    let frozen = world.handle.freeze().await.unwrap();
+    world.handle.signal(Signal::WINCH.as_raw()).await.unwrap();
+    assert_eq!(frozen.thaw().await, Err(FreezeError::Interrupted));
+    let _frozen = world.handle.freeze().await.unwrap();
+    world.handle.signal(Signal::USR1.as_raw()).await.unwrap();
+    assert_eq!(world.outcome().await, Exit::Code(8));
+}
+
+#[tokio::test]
 async fn two_freezes_at_once_are_refused() {
     let mut world = run("while :; do echo >> main; sleep 0.01; done").await;
     let frozen = world.handle.freeze().await.unwrap();

@@ -52,6 +52,24 @@ async fn a_job_has_three_descriptors_and_no_more() {
 }
 
 #[tokio::test]
+async fn output_that_the_job_closes_ends_while_the_job_goes_on() {
+    let mut world = run("echo last; exec >&- 2>&-; sleep 1000").await;
+    assert_eq!((&mut world.stdout).await.unwrap(), b"last\n");
+    assert_eq!((&mut world.stderr).await.unwrap(), b"");
+    // It still runs: it can be frozen.
+    world.handle.freeze().await.unwrap().thaw().await.unwrap();
+    world.handle.kill().await.unwrap();
+    assert_eq!(world.outcome().await, Exit::Signal(9));
+}
+
+#[tokio::test]
+async fn a_job_finds_nothing_of_the_executor_in_its_shim() {
+    let mut world = run("wc -c < /proc/$PPID/environ; readlink /proc/$PPID/cwd").await;
+    assert_eq!(world.outcome().await, Exit::Code(0));
+    assert_eq!(world.stdout().await, "0\n/\n");
+}
+
+#[tokio::test]
 async fn the_environment_is_what_was_given_and_four_basics() {
     let mut world = run_with(&["env"], |spec| {
         spec.env.push(("GREETING".into(), "hello = world".into()));
