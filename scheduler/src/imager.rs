@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How often it looks whether an image is due.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Images kept: should the newest turn out unreadable, the ones before it serve.
 const IMAGES_KEPT: usize = 3;
 

@@ -5,8 +5,8 @@ use crate::{EVENTUALLY, SOON};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// A request is answered or given up after this; a log that is out of reach is said well before.
-const REQUEST_BOUND: Duration = Duration::from_secs(20);
+/// A request that reached a leader which died is never answered; it is sent again after this.
+const REQUEST_BOUND: Duration = Duration::from_secs(5);
 
 /// An error reply.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,11 +26,13 @@ pub struct Options {
     pub executors_per_zone: usize,
     /// Further arguments of `outlive dev`.
     pub args: Vec<String>,
+    /// Settings, as `OUTLIVE_SECTION__KEY`, that every part reads.
+    pub env: Vec<(&'static str, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { executors_per_zone: 1, args: Vec::new() }
+        Options { executors_per_zone: 1, args: Vec::new(), env: Vec::new() }
     }
 }
 
@@ -77,6 +79,7 @@ impl Dev {
             .arg("--data-dir")
             .arg(self.data())
             .args(&self.options.args)
+            .envs(self.options.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)

@@ -84,7 +84,7 @@ impl Child {
 fn would_configure(variable: &str) -> bool {
     matches!(variable, "NATS_URL" | "NATS_CREDS" | "OUTLIVE_NAMESPACE")
         || variable.starts_with("ETCD_")
-        || (variable.starts_with("OUTLIVE_") && variable.contains("__"))
+        || (variable.starts_with("OUTLIVE_") && variable.contains("__") && !is_tuning(variable))
 }
 
 fn fresh_log(log: &Path) -> std::io::Result<File> {
@@ -122,6 +122,11 @@ pub fn log_tail(log: &Path, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
+/// How the log and the blobs are kept says nothing about who talks to whom, so it may be tried out with `dev`.
+fn is_tuning(variable: &str) -> bool {
+    variable.starts_with("OUTLIVE_LOG__") || variable.starts_with("OUTLIVE_BLOBS__")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,7 +156,7 @@ mod tests {
         for variable in ["ETCD_NAME", "NATS_URL", "OUTLIVE_NATS__SERVERS"] {
             assert!(would_configure(variable), "{variable}");
         }
-        for variable in ["OUTLIVE_LOG", "PATH", "HOME__X"] {
+        for variable in ["OUTLIVE_LOG", "OUTLIVE_LOG__IMAGE_EVERY_EVENTS", "PATH", "HOME__X"] {
             assert!(!would_configure(variable), "{variable}");
         }
     }

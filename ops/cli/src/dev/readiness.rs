@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 
 /// What one try may take.
 const TRY_BOUND: Duration = Duration::from_secs(2);
-/// Between two tries.
-const POLL: Duration = Duration::from_millis(50);
+/// Between two tries. nats-server logs each that it has to disappoint.
+const POLL: Duration = Duration::from_millis(150);
 
 /// Waits until the probe answers 200.
 pub async fn until_answering(probe: Probe) {
