@@ -23,7 +23,10 @@ const TRY_MAX: Duration = Duration::from_secs(2);
 /// All tries together: JetStream elects within 4 to 10 s, and then everything goes on.
 const TRIES_TOTAL_MAX: Duration = Duration::from_secs(20);
 /// Tries at settling a race: the loser needs one more, and a third party may erase in between.
-const RACES_MAX: usize = 8;
+const RACES_MAX: usize = 10;
+/// After the first of them, and twice as long after each that follows, ten seconds in all: a put that was refused in
+/// favour of another one is refused before that other one has gone through the replicas and can be read.
+const RACE_PAUSE_FIRST: Duration = Duration::from_millis(10);
 /// A message here is a wrapped key: less than 100 bytes. The server refuses anything that cannot be one.
 const KEY_MESSAGE_BYTES_MAX: i32 = 1_024;
 
@@ -106,6 +109,7 @@ impl JetStreamKeys {
         }
         let key = Key::generate();
         let wrapped = Bytes::from(self.keyring.wrap(name.as_bytes(), &key));
+        let mut pause = RACE_PAUSE_FIRST;
         for _ in 0..RACES_MAX {
             if let Put::Stored = retrying(name, || self.put(name, wrapped.clone())).await? {
                 return Ok(key);
@@ -114,8 +118,10 @@ impl JetStreamKeys {
             if let Some((_, stored)) = self.get_from_leader(name).await? {
                 return self.unwrap(name, &stored);
             }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
         }
-        Err(KeyError::Unavailable { reason: format!("{name} is put and erased over and over") })
+        Err(KeyError::Unavailable { reason: format!("{name} can neither be put nor be read") })
     }
 
     /// Asks any replica. One that is behind answers nothing where there is a key, so nothing is no proof.
