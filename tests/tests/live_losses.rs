@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 fn text(view: &Value, field: &str) -> String {
     view[field].as_str().unwrap_or_else(|| panic!("no `{field}` in {view}")).to_owned()
@@ -165,26 +166,28 @@ async fn every_acknowledged_job_exists_once_after_the_leader_is_killed() {
     let term = client.ask("sys.status", json!({})).await["leader"]["term"].clone();
 
     let acknowledged = Arc::new(AtomicUsize::new(0));
+    let a_tenth = Arc::new(Notify::new());
     let submissions: Vec<_> = (0..IN_FLIGHT)
         .map(|i| {
-            let (client, acknowledged) = (client.clone(), acknowledged.clone());
+            let (client, acknowledged, a_tenth) = (client.clone(), acknowledged.clone(), a_tenth.clone());
             tokio::spawn(async move {
                 let mut spec = noop("in flight");
                 spec["name"] = json!(format!("flight-{i:04}"));
                 let request_id = format!("flight/{i}");
                 // Some were sent and acknowledged before, some are on their way, some come when nobody leads.
                 let reply = client.insist("job.submit", &spec, &request_id).await.expect("a good job is taken");
-                acknowledged.fetch_add(1, Ordering::Relaxed);
+                if acknowledged.fetch_add(1, Ordering::Relaxed) + 1 == IN_FLIGHT / 10 {
+                    a_tenth.notify_one();
+                }
                 (text(&reply, "name"), text(&reply, "id"))
             })
         })
         .collect();
-    wait_until_true("a tenth is acknowledged", EVENTUALLY, || async {
-        acknowledged.load(Ordering::Relaxed) >= IN_FLIGHT / 10
-    })
-    .await;
+    tokio::time::timeout(EVENTUALLY, a_tenth.notified()).await.expect("a tenth is acknowledged in time");
     dev.kill(&leader);
-    eprintln!("killed {leader} after {} of {IN_FLIGHT}", acknowledged.load(Ordering::Relaxed));
+    let before = acknowledged.load(Ordering::Relaxed);
+    eprintln!("killed {leader} after {before} of {IN_FLIGHT}");
+    assert!(before < IN_FLIGHT, "the kill came too late to lose anything");
     let mut given = BTreeMap::new();
     for submission in submissions {
         let (name, id) = submission.await.expect("a submission ends");
