@@ -1,6 +1,6 @@
 //! Every subject, stream and key that Outlive uses, in one place, so that permissions can be written from it.
 
-use crate::id::{ExecutorId, JobId, Namespace};
+use crate::id::{ExecutorId, JobId, Namespace, SchedulerName};
 
 /// The name of the NATS micro-service.
 pub const SERVICE: &str = "outlive";
@@ -37,6 +37,11 @@ pub fn executor_orders(executor: ExecutorId) -> String {
 /// Anybody → one executor, request and reply: are you there?
 pub fn executor_probe(executor: ExecutorId) -> String {
     format!("outlive.internal.executor.{executor}.probe")
+}
+
+/// Standbys → the scheduler that leads, request and reply: are you there?
+pub fn scheduler_probe(scheduler: &SchedulerName) -> String {
+    format!("outlive.internal.scheduler.{scheduler}.probe")
 }
 
 /// One operation in one namespace, such as `job.submit`.

@@ -1,3 +1,5 @@
+//! The attempt machine, case by case.
+
 use super::*;
 use outlive_schemas::checkpoint::BlobName;
 use outlive_schemas::id::{Attempt, JobId, JobName, JobVersion, Namespace, Sequence};

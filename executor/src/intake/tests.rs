@@ -1,3 +1,5 @@
+//! What intake takes and what it refuses.
+
 use super::*;
 use crate::runner::holdings::Holding;
 use outlive_schemas::message::AttemptDigest;

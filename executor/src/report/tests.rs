@@ -1,3 +1,5 @@
+//! Reports: batched, repeated, acknowledged.
+
 use super::*;
 use outlive_schemas::checkpoint::{BlobName, Taken};
 use outlive_schemas::codec::pack;

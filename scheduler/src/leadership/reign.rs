@@ -1,7 +1,6 @@
 //! One term: the barrier, the machine and what feeds it, and the orderly end.
 
 use super::Scheduler;
-use super::takeover::probe_subject;
 use crate::clock::Ids;
 use crate::error::SchedulerError;
 use crate::follower::Follower;
@@ -63,7 +62,7 @@ impl<'a> Reign<'a> {
         let mut tasks = JoinSet::new();
         // From here on others can see that somebody is taking over, however long that takes.
         let herald = tasks.spawn(herald(self.stores.clone(), self.beat(follower)));
-        tasks.spawn(answer_probes(self.stores.clone(), probe_subject(&self.scheduler.config.name)));
+        tasks.spawn(answer_probes(self.stores.clone(), subject::scheduler_probe(&self.scheduler.config.name)));
         let begun = tokio::select! {
             begun = self.begin(follower) => begun,
             () = self.tenure.lost() => return Ok(End::Lost("the lease ended before the barrier was in")),

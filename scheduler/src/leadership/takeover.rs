@@ -10,6 +10,7 @@ use crate::stores::Stores;
 use async_nats::{Client, RequestErrorKind};
 use futures::StreamExt as _;
 use outlive_schemas::id::SchedulerName;
+use outlive_schemas::subject;
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_store::leadership::Reign;
 use std::time::Duration;
@@ -23,11 +24,6 @@ const GONE_PROBES: u32 = 2;
 const SILENT_AFTER: Millis = Millis(2_000);
 /// How often the leader's key is read although nothing asks for it.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Where a scheduler answers while it leads, so that others can tell gone from slow.
-pub fn probe_subject(scheduler: &SchedulerName) -> String {
-    format!("outlive.internal.scheduler.{scheduler}.probe")
-}
 
 pub struct Takeover {
     stores: Stores,
@@ -132,7 +128,7 @@ enum Probe {
 
 async fn probe(client: &Client, scheduler: &SchedulerName) -> Probe {
     let request = async_nats::Request::new().timeout(Some(PROBE_TIMEOUT));
-    match client.send_request(probe_subject(scheduler), request).await {
+    match client.send_request(subject::scheduler_probe(scheduler), request).await {
         Ok(_) => Probe::Here,
         Err(error) if error.kind() == RequestErrorKind::NoResponders => Probe::NobodyThere,
         Err(_) => Probe::Silent,

@@ -1,3 +1,5 @@
+//! Frames: sealed, chained, and every way of being wrong.
+
 use super::*;
 use crate::seal::{KeyId, OpenError};
 use outlive_schemas::event::{AttemptStarted, Envelope, Event, TermStarted};

@@ -1,3 +1,5 @@
+//! The log in memory, and its faults.
+
 use super::*;
 use crate::log::conformance::conformance;
 
