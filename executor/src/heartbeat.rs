@@ -1,7 +1,7 @@
 //! The executor's sign of life: what it holds, how its host feels, and how much it was ever told.
 
 use crate::intake::Intake;
-use crate::runner::holdings::Holdings;
+use crate::machine::holdings::Holdings;
 use outlive_schemas::id::{ExecutorId, ExecutorName};
 use outlive_schemas::message::{Health, Heartbeat};
 use std::time::Duration;

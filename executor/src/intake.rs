@@ -3,9 +3,9 @@
 //! Orders may be lost, doubled, late, or from a leader that has been replaced. A lower term than the highest heard is
 //! refused; of one job only a higher attempt than any known counts; and the same order twice is the same as once.
 //!
-//! Pure: it reads [`Holdings`] and decides; `runner` acts.
+//! Pure: it reads [`Holdings`] and decides; the `machine` acts.
 
-use crate::runner::holdings::Holdings;
+use crate::machine::holdings::Holdings;
 use outlive_schemas::executor::Capacity;
 use outlive_schemas::id::{Attempt, JobId, Sequence, Term};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

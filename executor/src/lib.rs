@@ -8,6 +8,7 @@ pub mod config;
 pub mod error;
 pub mod intake;
 pub mod attempt;
+pub mod machine;
 mod runner;
 pub mod restore;
 pub mod environment;

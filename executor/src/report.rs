@@ -3,7 +3,7 @@
 //! One batch is under way at a time; what happens meanwhile fills the next. So load makes batches bigger, not more
 //! frequent. A batch that is not answered is sent again with the same contents; only the ages are reckoned anew.
 //!
-//! Pure: sending and waiting are `runner`'s.
+//! Pure: when to send is `machine`'s, sending is `runner`'s.
 
 use outlive_schemas::id::{Attempt, ExecutorId, JobId, Sequence};
 use outlive_schemas::limits;

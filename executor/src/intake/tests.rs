@@ -1,7 +1,7 @@
 //! What intake takes and what it refuses.
 
 use super::*;
-use crate::runner::holdings::Holding;
+use crate::machine::holdings::Holding;
 use outlive_schemas::message::AttemptDigest;
 use proptest::prelude::*;
 use uuid::Uuid;

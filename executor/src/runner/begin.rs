@@ -5,7 +5,7 @@
 
 use super::directory::DataDirectory;
 use super::work::Workshop;
-use super::{Deadlines, INPUTS_MAX, Inlets, Mode, Over, REPORT_PAUSE_MIN, Runner, is_passing};
+use super::{Deadlines, End, INPUTS_MAX, Inlets, Runner, is_passing};
 use crate::config::ExecutorConfig;
 use crate::driver::process::own_binary;
 use crate::environment::Place;
@@ -14,9 +14,8 @@ use crate::health::HealthMonitor;
 use crate::http::Readiness;
 use crate::intake::Intake;
 use crate::logs::LogSink;
+use crate::machine::{ExecutorMachine, Over};
 use crate::metrics;
-use crate::report::Outbox;
-use crate::runner::holdings::Holdings;
 use crate::shim::BootTime;
 use outlive_schemas::executor::{DriverKind, Registration};
 use outlive_schemas::id::ExecutorId;
@@ -29,7 +28,7 @@ use outlive_store::keyring::Keyring;
 use outlive_store::nats::{self, Nats};
 use outlive_store::registry::{EtcdRegistry, Membership, Registry};
 use outlive_store::telemetry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -87,26 +86,17 @@ pub(crate) async fn run(
             readiness: Arc::clone(&readiness),
             origin: BootTime::now(),
             // Terms and positions are the cluster's; they outlive an incarnation.
-            intake,
-            holdings: Holdings::default(),
-            outbox: Outbox::default(),
+            machine: ExecutorMachine::new(registration, intake),
             live: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            timers: BTreeSet::new(),
-            mode: Mode::Working,
             deadlines: watch::Sender::new(Deadlines::of(&*membership)),
             membership,
-            unregistered: false,
             tasks,
             answer: None,
-            report_pause: REPORT_PAUSE_MIN,
-            report_not_before_ms: 0,
-            registration,
         };
         match runner.run(inlets, inputs, &mut shutdown).await {
-            Over::Left => return Ok(()),
-            Over::Closed => return Err(ExecutorError::NatsClosed),
-            Over::Dismissed => intake = runner.intake.begin_anew(),
+            End::Over(Over::Left) => return Ok(()),
+            End::Closed => return Err(ExecutorError::NatsClosed),
+            End::Over(Over::Dismissed) => intake = runner.machine.begin_anew(),
         }
     }
 }

@@ -2,15 +2,19 @@
 //! become tasks.
 
 use super::work::{Ground, Launched};
-use super::{AttemptInput, Input, Runner};
+use super::{AttemptInput, Input, Live, Runner, ask};
 use crate::attempt::{self, Effect};
 use crate::driver::process::{ControlError, ProcessEvent, ProcessHandle};
+use crate::machine;
 use crate::metrics;
 use crate::runner::directory::AttemptDirectory;
 use crate::shim::BootTime;
+use futures::future::FutureExt as _;
 use outlive_schemas::checkpoint::Taken;
+use outlive_schemas::codec::pack;
 use outlive_schemas::id::{Attempt, JobId};
-use outlive_schemas::message::{News, Outcome};
+use outlive_schemas::message::{Assignment, Heartbeat};
+use outlive_schemas::subject;
 use rustix::process::Signal;
 use std::future::Future;
 use std::sync::Arc;
@@ -19,15 +23,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 impl Runner {
-    /// Gives a machine its input and does what it says. An attempt that is not there any more needs nothing.
-    pub(super) fn step(&mut self, job: JobId, attempt: Attempt, input: attempt::Input) {
+    /// Gives the machine an input and does what it says.
+    pub(super) async fn step(&mut self, input: machine::Input) {
         let now_ms = self.now_ms();
-        let Some(live) = self.live.get_mut(&(job, attempt)) else { return };
-        let effects = live.machine.step(input, now_ms);
-        self.perform(job, attempt, effects);
+        for effect in self.machine.input(input, now_ms) {
+            self.perform(effect).await;
+        }
     }
 
-    pub(super) fn attempt_input(&mut self, job: JobId, attempt: Attempt, input: AttemptInput) {
+    /// An attempt that is not there any more needs nothing.
+    pub(super) async fn attempt_input(&mut self, job: JobId, attempt: Attempt, input: AttemptInput) {
         let now_ms = self.now_ms();
         let Some(live) = self.live.get_mut(&(job, attempt)) else { return };
         let input = match input {
@@ -108,17 +113,46 @@ impl Runner {
             }
             AttemptInput::Collected(file) => attempt::Input::Collected(file),
         };
-        self.step(job, attempt, input);
+        self.step(machine::Input::Attempt(job, attempt, input)).await;
     }
 
-    pub(super) fn perform(&mut self, job: JobId, attempt: Attempt, effects: Vec<Effect>) {
-        for effect in effects {
-            self.perform_one(job, attempt, effect);
+    async fn perform(&mut self, effect: machine::Effect) {
+        match effect {
+            machine::Effect::Begin(assignment) => self.begin(assignment),
+            machine::Effect::Attempt(job, attempt, effect) => self.perform_for(job, attempt, effect),
+            machine::Effect::Report(batch) => self.answer = Some(ask(self.client.clone(), batch).boxed()),
+            machine::Effect::ForgetReport => self.answer = None,
+            machine::Effect::Beat(beat) => {
+                let beat = Heartbeat { health: self.health.latest(), ..beat };
+                self.publish(subject::HEARTBEAT.to_owned(), pack(&beat)).await;
+            }
+            machine::Effect::Register => self.register(),
+            machine::Effect::LeaderHeard => self.readiness.leader_heard(),
+            machine::Effect::Withdrawn => self.readiness.set_registered(false),
         }
-        self.set_timer(job, attempt);
     }
 
-    fn perform_one(&mut self, job: JobId, attempt: Attempt, effect: Effect) {
+    fn begin(&mut self, assignment: Arc<Assignment>) {
+        let (job, attempt) = (assignment.job, assignment.attempt);
+        let directory = AttemptDirectory::new(&self.data_dir, job, attempt);
+        let live = Live {
+            assignment,
+            directory,
+            checkpointer: None,
+            process: None,
+            logs: None,
+            reading: None,
+            pause: Duration::ZERO,
+            checkpoint_began: BootTime::now(),
+            taken: None,
+            safe_since_ms: None,
+            preparing: None,
+            checkpointing: None,
+        };
+        self.live.insert((job, attempt), live);
+    }
+
+    fn perform_for(&mut self, job: JobId, attempt: Attempt, effect: Effect) {
         let Some(live) = self.live.get_mut(&(job, attempt)) else { return };
         let workshop = Arc::clone(&self.workshop);
         match effect {
@@ -174,50 +208,13 @@ impl Runner {
                     AttemptInput::Collected(workshop.collect(directory, logs, result).await)
                 });
             }
-            Effect::Report { at_ms, news } => {
-                match &news {
-                    News::Ended(ended) => {
-                        log_end(job, attempt, &ended.outcome);
-                        self.holdings.end(job, attempt);
-                    }
-                    News::CheckpointFailed { reason } => {
-                        tracing::warn!(%job, %attempt, %reason, "a checkpoint failed");
-                        metrics::checkpoint_failed();
-                    }
-                    News::Started | News::Checkpoint(_) | News::Missing => {}
+            Effect::Forget => {
+                if let Some(live) = self.live.remove(&(job, attempt)) {
+                    clean_up(live.directory);
                 }
-                self.outbox.push(job, attempt, at_ms, news);
             }
-            Effect::Forget => self.forget(job, attempt),
-        }
-    }
-
-    /// Nothing of the attempt is left but its directory. One that waited for its end can begin.
-    fn forget(&mut self, job: JobId, attempt: Attempt) {
-        let Some(live) = self.live.remove(&(job, attempt)) else { return };
-        if let Some(at_ms) = live.wake_at {
-            self.timers.remove(&(at_ms, job, attempt));
-        }
-        clean_up(live.directory);
-        self.holdings.remove(job, attempt);
-        if !self.is_alive(job)
-            && let Some(next) = self.waiting.remove(&job)
-        {
-            self.begin(next);
-        }
-    }
-
-    fn set_timer(&mut self, job: JobId, attempt: Attempt) {
-        let Some(live) = self.live.get_mut(&(job, attempt)) else { return };
-        let wake_at = live.machine.wake_at();
-        if wake_at == live.wake_at {
-            return;
-        }
-        if let Some(before) = std::mem::replace(&mut live.wake_at, wake_at) {
-            self.timers.remove(&(before, job, attempt));
-        }
-        if let Some(at_ms) = wake_at {
-            self.timers.insert((at_ms, job, attempt));
+            // The machine keeps reports itself.
+            Effect::Report { .. } => {}
         }
     }
 }
@@ -303,13 +300,6 @@ impl Watcher {
         let until = self.deadlines.borrow_and_update().of_attempt(self.exclusive);
         // One that is gone says so by its last event.
         let _ = self.handle.extend_until(until).await;
-    }
-}
-
-fn log_end(job: JobId, attempt: Attempt, outcome: &Outcome) {
-    match outcome {
-        Outcome::Exited { code: 0 } => tracing::debug!(%job, %attempt, "succeeded"),
-        outcome => tracing::info!(%job, %attempt, ?outcome, "did not succeed"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What this executor holds: every attempt that it has taken and whose end the leader has not confirmed.
 //!
-//! At most one attempt of a job is held; the processes of an older one may still be dying, which is `runner`'s affair.
+//! At most one attempt of a job is held; the processes of an older one may still be dying, which is `machine`'s affair.
 //! Pure: what is done about it is decided elsewhere.
 
 use outlive_schemas::executor::Capacity;

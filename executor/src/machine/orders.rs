@@ -1,12 +1,10 @@
 //! Carrying out what the leader orders, once `intake` has said that it counts.
 
-use super::{Live, Mode, Runner};
+use super::holdings::Holding;
+use super::{Effect, ExecutorMachine, Live, Mode};
 use crate::attempt::{self, AttemptMachine, Plan};
 use crate::driver::noop;
 use crate::intake::Admission;
-use crate::runner::directory::AttemptDirectory;
-use crate::runner::holdings::Holding;
-use crate::shim::BootTime;
 use outlive_schemas::command::Stop;
 use outlive_schemas::executor::Capacity;
 use outlive_schemas::id::{Attempt, JobId, Sequence};
@@ -14,15 +12,14 @@ use outlive_schemas::job::Driver;
 use outlive_schemas::message::{Assignment, Ended, News, Order, Outcome, StopAttempt, ToExecutor};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-impl Runner {
+impl ExecutorMachine {
     pub(super) fn order(&mut self, order: ToExecutor) {
         if !self.intake.hear(order.term, order.seq) {
             tracing::warn!(term = %order.term, newest = %self.intake.term(), "an order of a deposed leader is refused");
             return;
         }
-        self.readiness.leader_heard();
+        self.out.push(Effect::LeaderHeard);
         // Who is going takes nothing on, and everything is ended already or about to be.
         if self.mode != Mode::Working {
             return;
@@ -94,23 +91,8 @@ impl Runner {
     pub(super) fn begin(&mut self, assignment: Arc<Assignment>) {
         let (job, attempt) = (assignment.job, assignment.attempt);
         let (machine, effects) = AttemptMachine::new(Plan::of(&assignment));
-        let directory = AttemptDirectory::new(&self.data_dir, job, attempt);
-        let live = Live {
-            machine,
-            assignment,
-            directory,
-            checkpointer: None,
-            process: None,
-            logs: None,
-            reading: None,
-            pause: Duration::ZERO,
-            checkpoint_began: BootTime::now(),
-            taken: None,
-            safe_since_ms: None,
-            preparing: None,
-            checkpointing: None,
-            wake_at: None,
-        };
+        let live = Live { machine, assignment: Arc::clone(&assignment), wake_at: None };
+        self.out.push(Effect::Begin(assignment));
         self.live.insert((job, attempt), live);
         self.perform(job, attempt, effects);
     }
@@ -175,9 +157,10 @@ impl Runner {
         }
         // Whatever is left to say, nobody would listen to.
         self.outbox = Default::default();
-        self.answer = None;
+        self.asking = false;
+        self.out.push(Effect::ForgetReport);
         self.waiting.clear();
-        self.readiness.set_registered(false);
+        self.out.push(Effect::Withdrawn);
         self.mode = Mode::Dismissed { by_ms: self.now_ms() + super::DISMISS_MS_MAX };
     }
 }
