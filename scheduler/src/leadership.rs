@@ -1,6 +1,7 @@
 //! Gaining and losing the term: follow, campaign, lead, and again.
 
 mod reign;
+pub mod suspicion;
 mod takeover;
 
 use crate::clock::Clock;

@@ -1,27 +1,23 @@
 //! Noticing that nobody leads, and ending the reign of a leader that is gone.
 //!
-//! The log is the fence, so taking over too early is safe; it only costs the fleet a moment. A leader whose process is
-//! gone is known by its private subject, where nobody listens any more; a silent one by its silence.
+//! When a leader counts as gone is `suspicion`'s to say; here are the key in etcd and the messages.
 
+use super::suspicion::{Gone, PROBE_INTERVAL, Suspicion};
 use crate::clock::Clock;
 use crate::config::SchedulerConfig;
 use crate::service::leader_beats;
 use crate::stores::Stores;
+use crate::watch::Probed;
 use async_nats::{Client, RequestErrorKind};
 use futures::StreamExt as _;
 use outlive_schemas::id::SchedulerName;
 use outlive_schemas::subject;
-use outlive_schemas::time::{Millis, Timestamp};
 use outlive_store::leadership::Reign;
 use std::time::Duration;
 
-/// A leader beats every quarter of a second; one beat may be late.
-const PROBE_AFTER: Millis = Millis(450);
-const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+/// Between two looks at the leader.
+const LOOK_EVERY: Duration = Duration::from_millis(PROBE_INTERVAL.0);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
-const GONE_PROBES: u32 = 2;
-/// Without a beat or an answer for this long a leader is taken for gone.
-const SILENT_AFTER: Millis = Millis(2_000);
 /// How often the leader's key is read although nothing asks for it.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -64,7 +60,7 @@ impl Takeover {
     async fn depose(&self, reign: &Reign) {
         if let Err(error) = self.stores.leadership.depose(reign).await {
             tracing::warn!(%error, term = %reign.term, "a leader that is gone could not be deposed");
-            tokio::time::sleep(PROBE_INTERVAL).await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -76,61 +72,40 @@ impl Takeover {
             Err(_) => return std::future::pending().await,
         };
         let mut beats = beats.as_mut();
-        let mut heard = self.clock.now();
-        let mut gone_probes = 0;
+        let mut suspicion = Suspicion::new(reign.term, self.clock.now());
         loop {
             tokio::select! {
                 beat = beats.next() => match beat {
-                    Some(beat) if beat.term >= reign.term => (heard, gone_probes) = (self.clock.now(), 0),
-                    Some(_) => {}
+                    Some(beat) => suspicion.beat(beat.term, self.clock.now()),
                     None => return std::future::pending().await,
                 },
-                () = tokio::time::sleep(PROBE_INTERVAL) => {
-                    if !self.is_listening() {
-                        heard = self.clock.now();
-                    }
-                    if self.silence(heard) < PROBE_AFTER {
+                () = tokio::time::sleep(LOOK_EVERY) => {
+                    if !suspicion.is_probe_due(self.is_listening(), self.clock.now()) {
                         continue;
                     }
-                    match probe(client, &reign.holder.scheduler).await {
-                        Probe::Here => (heard, gone_probes) = (self.clock.now(), 0),
-                        Probe::NobodyThere => gone_probes += 1,
-                        Probe::Silent => {}
-                    }
-                    if gone_probes >= GONE_PROBES {
-                        tracing::info!(term = %reign.term, leader = %reign.holder.scheduler, "the leader's process is gone");
-                        return;
-                    }
-                    if self.silence(heard) >= SILENT_AFTER {
-                        tracing::info!(term = %reign.term, leader = %reign.holder.scheduler, "the leader is silent");
-                        return;
-                    }
+                    let found = probe(client, &reign.holder.scheduler).await;
+                    let Some(gone) = suspicion.probed(found, self.clock.now()) else { continue };
+                    let why = match gone {
+                        Gone::ProcessGone => "its process is gone",
+                        Gone::Silent => "it is silent",
+                    };
+                    tracing::info!(term = %reign.term, leader = %reign.holder.scheduler, why, "the leader is gone");
+                    return;
                 }
             }
         }
     }
 
-    fn silence(&self, heard: Timestamp) -> Millis {
-        self.clock.now().since(heard)
-    }
-
-    /// Whoever is not connected hears nobody, and has no business judging.
     fn is_listening(&self) -> bool {
         self.stores.nats.client.connection_state() == async_nats::connection::State::Connected
     }
 }
 
-enum Probe {
-    Here,
-    NobodyThere,
-    Silent,
-}
-
-async fn probe(client: &Client, scheduler: &SchedulerName) -> Probe {
+async fn probe(client: &Client, scheduler: &SchedulerName) -> Probed {
     let request = async_nats::Request::new().timeout(Some(PROBE_TIMEOUT));
     match client.send_request(subject::scheduler_probe(scheduler), request).await {
-        Ok(_) => Probe::Here,
-        Err(error) if error.kind() == RequestErrorKind::NoResponders => Probe::NobodyThere,
-        Err(_) => Probe::Silent,
+        Ok(_) => Probed::Here,
+        Err(error) if error.kind() == RequestErrorKind::NoResponders => Probed::NobodyThere,
+        Err(_) => Probed::Silent,
     }
 }
