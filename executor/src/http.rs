@@ -3,6 +3,7 @@
 //! The pages themselves are `outlive_store::telemetry`'s, shared with the scheduler.
 
 use crate::shim::BootTime;
+use outlive_store::telemetry::Pulse;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -13,6 +14,8 @@ const LEADER_SILENCE_MAX: Duration = Duration::from_secs(5);
 /// What the loop knows and `/readyz` tells.
 #[derive(Debug, Default)]
 pub struct Readiness {
+    /// Whether the loop turns, which `/livez` tells.
+    pub pulse: Pulse,
     state: Mutex<State>,
 }
 

@@ -258,6 +258,7 @@ impl ExecutorMachine {
         let now_ms = self.now_ms;
         // A deposed leader may still answer what the new one has not heard of.
         let Some(reply) = answer.filter(|reply| self.intake.hear(reply.term, reply.seq)) else {
+            metrics::report_unanswered();
             self.outbox.unanswered();
             self.report_later();
             return;
@@ -368,6 +369,7 @@ impl ExecutorMachine {
         match &news {
             News::Ended(ended) => {
                 log_end(job, attempt, &ended.outcome);
+                metrics::ended(&ended.outcome);
                 self.holdings.end(job, attempt);
             }
             News::CheckpointFailed { reason } => {

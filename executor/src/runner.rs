@@ -120,6 +120,14 @@ struct Live {
     checkpointing: Option<AbortHandle>,
 }
 
+impl Live {
+    /// Whether its state was last known to be safe more than two intervals ago.
+    fn is_overdue(&self, now_ms: u64) -> bool {
+        let allowed_ms = self.assignment.spec.checkpoint.interval.0.saturating_mul(2);
+        self.safe_since_ms.is_some_and(|since| now_ms.saturating_sub(since) > allowed_ms)
+    }
+}
+
 /// When shims kill what they hold, by what the last confirmed renewal allows.
 #[derive(Clone, Copy, Debug)]
 struct Deadlines {
@@ -239,6 +247,7 @@ impl Runner {
             Input::Answer(answer) => self.step(machine::Input::Answer(answer)).await,
             Input::Attempt(job, attempt, input) => self.attempt_input(job, attempt, input).await,
             Input::HeartbeatDue => {
+                self.readiness.pulse.turned();
                 self.move_deadlines();
                 self.survey();
                 self.step(machine::Input::HeartbeatDue).await;
@@ -269,6 +278,7 @@ impl Runner {
         let now_ms = self.now_ms();
         metrics::standing(&metrics::Standing {
             held: self.machine.holdings().len(),
+            shims: self.live.values().filter(|live| live.process.is_some()).count(),
             reports: self.machine.unanswered(),
             leader_heard_ms_ago: self.readiness.leader_heard_ms_ago(),
             oldest_checkpoint_ms: self
@@ -277,6 +287,9 @@ impl Runner {
                 .filter_map(|live| live.safe_since_ms)
                 .min()
                 .map(|since| now_ms.saturating_sub(since)),
+            checkpoints_overdue: self.live.values().filter(|live| live.is_overdue(now_ms)).count(),
+            registered: self.machine.is_registered(),
+            lease_renewed_ms_ago: self.membership.renewed_ms_ago(),
             health: self.health.latest(),
         });
     }

@@ -3,6 +3,8 @@
 //! Bulk replay runs in three stages at once: one reads, one opens, one folds.
 
 use crate::error::ReplayError;
+use crate::metrics;
+use crate::readiness::Readiness;
 use crate::stores::{EMPTY, Stores};
 use futures::StreamExt as _;
 use outlive_core::fold::fold;
@@ -36,6 +38,8 @@ pub struct Follower {
     /// Events folded since the image it began from.
     pub events_since_image: u64,
     pub events: u64,
+    /// Who is told of progress, where this is the scheduler's own follower and not an imager's.
+    pub told: Option<Readiness>,
 }
 
 impl Follower {
@@ -51,6 +55,7 @@ impl Follower {
             chains: VecDeque::new(),
             events_since_image: 0,
             events: 0,
+            told: None,
         })
     }
 
@@ -154,6 +159,9 @@ impl Follower {
         (self.seq, self.chain) = (seq, chain);
         self.events += events;
         self.events_since_image += events;
+        if let Some(told) = &self.told {
+            told.folded(seq, events);
+        }
         self.chains.push_back((seq, chain));
         if self.chains.len() > CHAINS_REMEMBERED {
             self.chains.pop_front();
@@ -186,6 +194,15 @@ impl Follower {
     /// As [`Follower::catch_up`]; a log out of reach is no reason to give up following it.
     async fn catch_up_patiently(&mut self) -> Result<(), ReplayError> {
         match self.catch_up().await {
+            Ok(()) => {
+                if let Some(told) = &self.told {
+                    told.at_head();
+                }
+                if let Some((term, _)) = &self.state.term {
+                    metrics::term(term.term);
+                }
+                Ok(())
+            }
             Err(ReplayError::Read(ReadError::Unavailable { reason })) => {
                 tracing::warn!(%reason, "the log is out of reach; trying again");
                 Ok(())
@@ -208,8 +225,10 @@ fn open(
 ) -> Result<Vec<Commit>, ReplayError> {
     let mut commits = Vec::with_capacity(chunk.len());
     for stored in chunk {
-        let commit =
-            opener.open(&stored.body, *seq, *chain).map_err(|source| ReplayError::Frame { seq: stored.seq, source })?;
+        let commit = opener.open(&stored.body, *seq, *chain).map_err(|source| {
+            metrics::did_not_open();
+            ReplayError::Frame { seq: stored.seq, source }
+        })?;
         (*seq, *chain) = (stored.seq, commit.chain);
         commits.push(commit);
     }

@@ -94,6 +94,16 @@ impl Journal {
         Witness { seq: self.acked, chain: self.acked_chain }
     }
 
+    /// Since when a commit is on its way, if one is.
+    pub fn append_since(&self) -> Option<Timestamp> {
+        self.in_flight.as_ref().map(|in_flight| in_flight.since)
+    }
+
+    /// Commits that wait behind the one on its way.
+    pub fn commits_waiting(&self) -> usize {
+        self.filling.len()
+    }
+
     /// Whether more may be proposed now.
     pub fn has_room(&self) -> bool {
         self.filling.len() < FILLING_MAX

@@ -189,6 +189,8 @@ pub struct Leader {
     /// Whether something has changed that a round of planning could use.
     plan_due: bool,
     witnessed: Sequence,
+    /// Since when something acknowledged has no witness.
+    unwitnessed_since: Option<Timestamp>,
     witness_mode: WitnessMode,
     /// What is durable and waits for its witness, where every commit needs one.
     unwitnessed: Vec<Output>,
@@ -216,6 +218,7 @@ impl Leader {
             ids,
             plan_due: true,
             witnessed: Sequence(0),
+            unwitnessed_since: Some(now),
             witness_mode,
             unwitnessed: Vec::new(),
             next: Deadlines::default(),
@@ -237,6 +240,18 @@ impl Leader {
 
     pub fn witnessed(&self) -> Sequence {
         self.witnessed
+    }
+
+    pub fn unwitnessed_since(&self) -> Option<Timestamp> {
+        self.unwitnessed_since
+    }
+
+    pub fn append_since(&self) -> Option<Timestamp> {
+        self.journal.append_since()
+    }
+
+    pub fn commits_waiting(&self) -> usize {
+        self.journal.commits_waiting()
     }
 
     /// What the shell writes as it gives up leadership, so that the next leader is held to all of it.
@@ -575,6 +590,7 @@ impl Leader {
             Ok(()) => {
                 let mut freed = Vec::new();
                 let committed = self.journal.appended(now, &mut freed);
+                self.unwitnessed_since.get_or_insert(now);
                 let acked = self.journal.acked();
                 for output in &mut freed {
                     if let Output::ReportReply { reply, .. } = output {
@@ -597,6 +613,8 @@ impl Leader {
 
     fn witness_stands(&mut self, witness: Witness, now: Timestamp, out: &mut Vec<Output>) {
         self.witnessed = self.witnessed.max(witness.seq);
+        // What came after it was acknowledged while it was written.
+        self.unwitnessed_since = (self.witnessed < self.journal.acked()).then_some(now);
         if self.witnessed == self.journal.acked() {
             out.append(&mut self.unwitnessed);
         } else if self.witness_mode == WitnessMode::EveryCommit {

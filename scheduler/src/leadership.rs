@@ -11,48 +11,39 @@ use crate::follower::Follower;
 use crate::imager::{Imager, chain_of};
 use crate::leader::Resignation;
 use crate::metrics;
+use crate::readiness::Readiness;
 use crate::stores::Stores;
 use outlive_schemas::id::Term;
 use outlive_store::leadership::{Holder, LeadershipError};
-use outlive_store::telemetry;
+use outlive_store::telemetry::{self, Manager};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Between two tries at something that is out of reach.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// What `/readyz` says: nothing is wrong, or what is.
-#[derive(Clone, Debug)]
-struct Readiness(Arc<Mutex<Result<(), String>>>);
-
-impl Readiness {
-    fn set(&self, now: Result<(), String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
-    }
-
-    fn get(&self) -> Result<(), String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
 /// Runs a scheduler until `shutdown`, or until something is wrong that waiting does not mend.
 pub async fn run(config: SchedulerConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), SchedulerError> {
-    let handle = telemetry::install(metrics::BUCKETS).map_err(SchedulerError::Telemetry)?;
-    metrics::describe(env!("CARGO_PKG_VERSION"));
-    let readiness = Readiness(Arc::new(Mutex::new(Err("it is starting".to_owned()))));
+    let handle = telemetry::install(metrics::METRICS).map_err(SchedulerError::Telemetry)?;
+    metrics::begin(env!("CARGO_PKG_VERSION"));
+    let readiness = Readiness::default();
     let asked = readiness.clone();
     let _telemetry = match config.listen {
         Some(listen) => {
-            Some(telemetry::serve(listen, handle, move || asked.get()).await.map_err(SchedulerError::Telemetry)?)
+            let served = telemetry::serve(listen, handle, readiness.pulse.clone(), move || asked.check()).await;
+            Some(served.map_err(SchedulerError::Telemetry)?)
         }
         None => None,
     };
+    let asked = readiness.clone();
+    let manager = Manager::tell(readiness.pulse.clone(), move || asked.check());
     tokio::pin!(shutdown);
     let stores = tokio::select! {
-        stores = Stores::open(&config) => stores?,
+        stores = readiness.pulse.while_waiting(Stores::open(&config)) => stores?,
         () = &mut shutdown => return Ok(()),
     };
+    let streams = tokio::spawn(metrics::streams::run(stores.clone()));
     let presence = stores
         .registry
         .register_scheduler(&config.name, config.zone.as_str())
@@ -75,6 +66,7 @@ pub async fn run(config: SchedulerConfig, shutdown: impl Future<Output = ()> + S
         tokio::select! {
             result = &mut running => result,
             () = &mut shutdown => {
+                manager.stopping();
                 stop.send(true).ok();
                 // The reign, if there is one, is handed over in order.
                 running.await
@@ -82,6 +74,7 @@ pub async fn run(config: SchedulerConfig, shutdown: impl Future<Output = ()> + S
         }
     };
     imager.abort();
+    streams.abort();
     presence.leave().await;
     result
 }
@@ -97,7 +90,7 @@ struct Scheduler {
 
 impl Scheduler {
     async fn run(&mut self) -> Result<(), SchedulerError> {
-        let mut follower = self.replay().await?;
+        let mut follower = self.readiness.pulse.while_waiting(self.replay()).await?;
         while !*self.stopping.borrow() {
             let takeover = takeover::Takeover::new(&self.stores, &self.config, self.clock);
             let mut stopping = self.stopping.clone();
@@ -115,8 +108,10 @@ impl Scheduler {
                 Ok(Some(tenure)) => {
                     let term = tenure.term();
                     tracing::info!(%term, "elected");
+                    self.readiness.takes_over(term);
                     let ended = reign::Reign::new(self, tenure.clone()).hold(&mut follower).await;
                     self.leading.store(false, Ordering::Relaxed);
+                    self.readiness.replays();
                     metrics::leading(None);
                     tenure.resign().await;
                     self.ended(term, ended)?;
@@ -145,6 +140,9 @@ impl Scheduler {
                 tracing::warn!(%term, %error, "gave up leadership: the log is out of reach");
             }
             Err(fatal) => {
+                if matches!(fatal, SchedulerError::Stopped(Resignation::Refused { .. })) {
+                    metrics::append_failed();
+                }
                 tracing::error!(%term, error = %chain_of(&fatal), "stopped leading");
                 return Err(fatal);
             }
@@ -154,6 +152,7 @@ impl Scheduler {
 
     async fn replay(&self) -> Result<Follower, SchedulerError> {
         let begun = Instant::now();
+        self.readiness.replays();
         let mut follower = loop {
             match Follower::begin(&self.stores).await {
                 Err(
@@ -168,19 +167,17 @@ impl Scheduler {
             }
         };
         let from = follower.seq;
+        follower.told = Some(self.readiness.clone());
         follower.catch_up().await.map_err(SchedulerError::Replay)?;
         let seconds = begun.elapsed().as_secs_f64();
-        metrics::replayed(follower.events, seconds);
+        metrics::replayed(seconds);
         metrics::position(follower.seq);
         tracing::info!(image = %from, seq = %follower.seq, events = follower.events, seconds, "replayed the log");
         Ok(follower)
     }
 
-    /// Follows until `until`; ready for as long as it does.
     async fn followed<T>(&self, follower: &mut Follower, until: impl Future<Output = T>) -> Result<T, SchedulerError> {
-        self.readiness.set(Ok(()));
-        let followed = follower.follow(until).await.map_err(SchedulerError::Replay);
-        metrics::position(follower.seq);
-        followed
+        let followed = self.readiness.pulse.while_waiting(follower.follow(until)).await;
+        followed.map_err(SchedulerError::Replay)
     }
 }

@@ -20,6 +20,7 @@ pub mod service;
 pub mod lookup;
 pub mod speaker;
 pub mod stores;
+pub mod readiness;
 pub mod leadership;
 pub mod metrics;
 

@@ -1,6 +1,7 @@
 //! Answers that need more than the state: what the log, the job logs and the servers hold.
 
 use crate::leader::{Lookup, StatusSoFar};
+use crate::metrics;
 use crate::stores::Stores;
 use outlive_core::view::{bad_cursor, page};
 use outlive_schemas::codec::Format;
@@ -60,7 +61,7 @@ async fn history(
         };
         let damaged = |e: &dyn Display| {
             tracing::error!(%seq, error = %e, "a commit cannot be opened");
-            metrics::counter!("outlive_decrypt_failures_total").increment(1);
+            metrics::did_not_open();
             Rejection::new(ErrorCode::Internal, format!("commit {seq} cannot be opened: run `outlive log verify`"))
         };
         let header = open_header(&stored.body, seq).map_err(|e| damaged(&e))?;

@@ -4,6 +4,7 @@
 //! which is as safe to repeat as an `unavailable`.
 
 use crate::leader::{Input, ReplyTo};
+use crate::metrics;
 use crate::submission::{self, Operation, Raw};
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{self, Service, ServiceExt as _};
@@ -57,6 +58,7 @@ impl OpenRequests {
             headers.insert(subject::HEADER_CONTENT_TYPE, codec::MESSAGE_PACK);
         }
         if let Some(rejection) = rejection {
+            metrics::refused(rejection.code);
             headers.insert(subject::HEADER_ERROR_CODE, rejection.code.status().to_string().as_str());
             headers.insert(subject::HEADER_ERROR, error_header(rejection));
         }

@@ -22,6 +22,20 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    pub const ALL: [ErrorCode; 11] = [
+        ErrorCode::InvalidRequest,
+        ErrorCode::InvalidArgument,
+        ErrorCode::NotFound,
+        ErrorCode::InUse,
+        ErrorCode::ConcurrentModification,
+        ErrorCode::LimitExceeded,
+        ErrorCode::Unsupported,
+        ErrorCode::Unauthorized,
+        ErrorCode::Unavailable,
+        ErrorCode::Timeout,
+        ErrorCode::Internal,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             ErrorCode::InvalidRequest => "invalid_request",

@@ -234,6 +234,19 @@ pub enum ZoneState {
     Draining,
 }
 
+impl ZoneState {
+    pub const ALL: [ZoneState; 4] = [ZoneState::Steady, ZoneState::Settling, ZoneState::Lost, ZoneState::Draining];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ZoneState::Steady => "steady",
+            ZoneState::Settling => "settling",
+            ZoneState::Lost => "lost",
+            ZoneState::Draining => "draining",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SystemStatus {
     pub cluster: String,

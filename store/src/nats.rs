@@ -3,6 +3,7 @@
 //! Everything that a job's way takes over NATS goes through a [`Nats`] made here. What is kept there is the business
 //! of `log`, `blob`, `key_store` and `job_log`. No credentials appear in logs or errors.
 
+use crate::telemetry;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, jetstream};
 use serde::{Deserialize, Serialize};
@@ -218,8 +219,14 @@ fn reconnect_delay(tries: usize) -> Duration {
 
 fn report(event: &Event) {
     match event {
-        Event::Connected => tracing::info!("connected to NATS"),
-        Event::Disconnected => tracing::warn!("the connection to NATS is lost; reconnecting"),
+        Event::Connected => {
+            telemetry::metric::nats_connected(true);
+            tracing::info!("connected to NATS");
+        }
+        Event::Disconnected => {
+            telemetry::metric::nats_connected(false);
+            tracing::warn!("the connection to NATS is lost; reconnecting");
+        }
         Event::SlowConsumer(subscription) => {
             tracing::error!(subscription, "messages are dropped, for they come faster than they are read");
         }

@@ -1,14 +1,23 @@
-//! What a long-running role shows of itself: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts it.
+//! What a long-running role shows of itself: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts it,
+//! and the same for the service manager that started it.
 //!
 //! It stands here because schedulers and executors share it and both stand on this crate. Deliberately not here: which
-//! metrics there are; each role names and describes its own.
+//! metrics there are; each role has a table of its own.
+
+pub mod manager;
+pub mod metric;
+pub mod pulse;
+
+pub use manager::Manager;
+pub use metric::Metric;
+pub use pulse::Pulse;
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, PrometheusHandle};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,29 +43,27 @@ pub enum TelemetryError {
 /// The process has one recorder. Whoever asks first sets it up; the others get the same, buckets included.
 static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
-/// Sets up the recorder behind the `metrics` macros. `buckets` gives each histogram, by its full name, its upper
-/// bounds: one that is not named comes out as a summary.
-pub fn install(buckets: &[(&str, &[f64])]) -> Result<PrometheusHandle, TelemetryError> {
+/// Sets up the recorder behind the `metrics` macros, and tells it what each of the role's metrics means. A histogram
+/// that is not in the table comes out as a summary.
+pub fn install(metrics: &[Metric]) -> Result<PrometheusHandle, TelemetryError> {
     let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(handle) = &*installed {
         return Ok(handle.clone());
     }
-    let mut builder = PrometheusBuilder::new();
-    for (name, bounds) in buckets {
-        let matcher = Matcher::Full((*name).to_owned());
-        builder = builder.set_buckets_for_metric(matcher, bounds).map_err(TelemetryError::Recorder)?;
-    }
+    let builder = metric::builder(metrics).map_err(TelemetryError::Recorder)?;
     let handle = builder.install_recorder().map_err(TelemetryError::Recorder)?;
+    metric::describe(metrics);
     *installed = Some(handle.clone());
     Ok(handle)
 }
 
 /// Listens, and answers until the returned value is dropped.
 ///
-/// `ready` says why this role cannot do its work at present; `/livez` answers as long as the process can.
+/// `ready` says why this role cannot do its work at present; `pulse` whether its loop turns.
 pub async fn serve(
     listen: SocketAddr,
     handle: PrometheusHandle,
+    pulse: Pulse,
     ready: impl Fn() -> Result<(), String> + Send + Sync + 'static,
 ) -> Result<Telemetry, TelemetryError> {
     let failed = |source| TelemetryError::Listen { listen, source };
@@ -66,14 +73,8 @@ pub async fn serve(
     let scraped = handle.clone();
     let routes = Router::new()
         .route("/metrics", get(async move || ([(CONTENT_TYPE, TEXT_FORMAT)], scraped.render())))
-        .route("/livez", get(async || "ok\n"))
-        .route(
-            "/readyz",
-            get(async move || match ready() {
-                Ok(()) => (StatusCode::OK, "ok\n".to_owned()).into_response(),
-                Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
-            }),
-        );
+        .route("/livez", get(async move || page(pulse.check())))
+        .route("/readyz", get(async move || page(ready())));
     let serving = tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes).await {
             tracing::error!(%error, "metrics are not served any more");
@@ -86,6 +87,13 @@ pub async fn serve(
         }
     });
     Ok(Telemetry { address, tasks: [serving.abort_handle(), upkeep.abort_handle()] })
+}
+
+fn page(checked: Result<(), String>) -> impl IntoResponse {
+    match checked {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
 }
 
 /// A telemetry endpoint; dropping it closes it.
@@ -125,10 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_three_pages() {
-        let builder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Full("wait_seconds".into()), &[0.1, 1.0])
-            .expect("buckets");
-        let recorder = builder.build_recorder();
+        let recorder = metric::recorder(&[Metric::histogram("wait_seconds", &[0.1, 1.0], "Waiting.")]);
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, || {
             metrics::counter!("tries_total", "outcome" => "good").increment(3);
@@ -137,7 +142,9 @@ mod tests {
         let is_ready = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&is_ready);
         let ready = move || if asked.load(Ordering::SeqCst) { Ok(()) } else { Err("no leader yet".to_owned()) };
-        let telemetry = serve("127.0.0.1:0".parse().expect("address"), handle, ready).await.expect("serve");
+        let telemetry = serve("127.0.0.1:0".parse().expect("address"), handle.clone(), Pulse::default(), ready)
+            .await
+            .expect("serve");
 
         let metrics = fetch(telemetry.address(), "/metrics").await;
         assert!(metrics.contains("tries_total{outcome=\"good\"} 3"), "{metrics}");
@@ -148,7 +155,7 @@ mod tests {
         is_ready.store(true, Ordering::SeqCst);
         assert!(fetch(telemetry.address(), "/readyz").await.starts_with("HTTP/1.1 200"));
 
-        let taken = serve(telemetry.address(), PrometheusBuilder::new().build_recorder().handle(), || Ok(())).await;
+        let taken = serve(telemetry.address(), handle, Pulse::default(), || Ok(())).await;
         assert!(matches!(taken, Err(TelemetryError::Listen { .. })));
     }
 }

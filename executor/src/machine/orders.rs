@@ -5,6 +5,7 @@ use super::{Effect, ExecutorMachine, Live, Mode};
 use crate::attempt::{self, AttemptMachine, Plan};
 use crate::driver::noop;
 use crate::intake::Admission;
+use crate::metrics;
 use outlive_schemas::command::Stop;
 use outlive_schemas::executor::Capacity;
 use outlive_schemas::id::{Attempt, JobId, Sequence};
@@ -63,6 +64,7 @@ impl ExecutorMachine {
                     holding.over = true;
                     self.holdings.insert(job, holding);
                     let ended = noop::run(assignment.spec.input.as_ref());
+                    metrics::ended(&ended.outcome);
                     self.outbox.push(job, attempt, now_ms, News::Ended(ended));
                     return;
                 }

@@ -27,7 +27,7 @@ use outlive_store::key_store::{JetStreamKeys, KeyError, KeyStore};
 use outlive_store::keyring::Keyring;
 use outlive_store::nats::{self, Nats};
 use outlive_store::registry::{EtcdRegistry, Membership, Registry};
-use outlive_store::telemetry;
+use outlive_store::telemetry::{self, Manager};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
@@ -54,16 +54,22 @@ pub(crate) async fn run(
     let keyring = Arc::new(Keyring::load(&config.keys).map_err(ExecutorError::Keyring)?);
     let readiness = Arc::new(Readiness::default());
     let _telemetry = serve_telemetry(&config, &readiness).await?;
+    let asked = Arc::clone(&readiness);
+    let manager = Manager::tell(readiness.pulse.clone(), move || asked.check());
+    let mut shutdown = pin!(async {
+        shutdown.as_mut().await;
+        manager.stopping();
+    });
     let name = &config.executor.name;
     let nats = nats::connect(&config.nats, &format!("outlive-{name}")).await.map_err(ExecutorError::Nats)?;
     let etcd = etcd::connect(&config.etcd).await.map_err(ExecutorError::Etcd)?;
     let registry: Arc<dyn Registry> = Arc::new(EtcdRegistry::new(&etcd, &config.cluster.name, LEASE_TTL));
     let keys: Arc<dyn KeyStore> = Arc::new(JetStreamKeys::new(nats.jetstream.clone(), keyring));
     tokio::select! {
-        checked = check_keys(&*keys) => checked?,
+        checked = readiness.pulse.while_waiting(check_keys(&*keys)) => checked?,
         () = shutdown.as_mut() => return Ok(()),
     }
-    let workshop = Arc::new(workshop(&config, &nats, keys).await?);
+    let workshop = Arc::new(readiness.pulse.while_waiting(workshop(&config, &nats, keys)).await?);
     let health = Arc::new(HealthMonitor::start(data.path()));
     let mut intake = Intake::default();
     loop {
@@ -71,7 +77,7 @@ pub(crate) async fn run(
         let id = registration.id;
         let inlets = subscribe(&nats.client, id).await?;
         let membership = tokio::select! {
-            membership = register(&*registry, &registration) => membership,
+            membership = readiness.pulse.while_waiting(register(&*registry, &registration)) => membership,
             () = shutdown.as_mut() => return Ok(()),
         };
         tracing::info!(executor = %id, name = %registration.name, zone = %registration.zone, "registered");
@@ -106,10 +112,11 @@ async fn serve_telemetry(
     readiness: &Arc<Readiness>,
 ) -> Result<Option<telemetry::Telemetry>, ExecutorError> {
     let Some(listen) = config.executor.listen else { return Ok(None) };
-    let recorder = telemetry::install(metrics::BUCKETS).map_err(ExecutorError::Telemetry)?;
-    metrics::describe();
+    let recorder = telemetry::install(metrics::METRICS).map_err(ExecutorError::Telemetry)?;
+    metrics::begin();
     let asked = Arc::clone(readiness);
-    let served = telemetry::serve(listen, recorder, move || asked.check()).await.map_err(ExecutorError::Telemetry)?;
+    let served = telemetry::serve(listen, recorder, readiness.pulse.clone(), move || asked.check()).await;
+    let served = served.map_err(ExecutorError::Telemetry)?;
     tracing::info!(address = %served.address(), "metrics are served");
     Ok(Some(served))
 }

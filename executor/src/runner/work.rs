@@ -139,7 +139,9 @@ impl Workshop {
         key: &Key,
         directory: &AttemptDirectory,
     ) -> Result<Baseline, PrepareFault> {
+        let began = BootTime::now();
         let restored = restore(Arc::clone(&self.blobs), key.clone(), assignment.job, from, directory.state()).await;
+        metrics::restored(restored.is_ok().then(|| BootTime::now().since(began)));
         restored.map_err(|error| {
             let reason = explained(&error);
             match error {

@@ -46,6 +46,10 @@ pub(crate) struct Index {
     pub by_request: BTreeMap<(Namespace, CompactString), Vec<JobId>>,
     pub spent: BTreeSet<(Namespace, CompactString)>,
     pub counts: BTreeMap<Status, u64>,
+    /// The same for each namespace.
+    pub namespace_counts: BTreeMap<Namespace, BTreeMap<Status, u64>>,
+    /// Jobs between two attempts, by since when they are away.
+    pub restarting: BTreeSet<(Timestamp, JobId)>,
     /// Jobs told to stop, by when they are given up.
     pub stopping: BTreeSet<(Timestamp, JobId)>,
     /// Lost executors that still hold attempts.
@@ -162,6 +166,12 @@ impl Job {
         }
     }
 
+    /// Since when it is between two attempts, where it is.
+    pub fn away_since(&self) -> Option<Timestamp> {
+        let recovering = self.recovering.as_deref().filter(|_| self.status == Status::Restarting)?;
+        Some(recovering.lost_at)
+    }
+
     /// The checkpoint that the next attempt starts from.
     pub fn restorable(&self) -> Option<CheckpointRef> {
         self.checkpoints.last().map(CheckpointRef::from)
@@ -241,6 +251,16 @@ impl State {
 
     pub fn counts(&self) -> &BTreeMap<Status, u64> {
         &self.index.counts
+    }
+
+    /// Jobs by status, for each namespace that has any.
+    pub fn namespace_counts(&self) -> &BTreeMap<Namespace, BTreeMap<Status, u64>> {
+        &self.index.namespace_counts
+    }
+
+    /// Jobs between two attempts, those that are away the longest first, with since when.
+    pub fn restarting(&self) -> impl Iterator<Item = (Timestamp, JobId)> + '_ {
+        self.index.restarting.iter().copied()
     }
 
     /// Lost executors that still hold attempts.
@@ -346,6 +366,13 @@ impl Index {
     /// The part of [`Index::enter`] that depends on where the job is in its life.
     pub fn enter_status(&mut self, id: JobId, job: &Job) {
         *self.counts.entry(job.status).or_default() += 1;
+        match self.namespace_counts.get_mut(&job.namespace) {
+            Some(counts) => *counts.entry(job.status).or_default() += 1,
+            None => drop(self.namespace_counts.insert(job.namespace.clone(), BTreeMap::from([(job.status, 1)]))),
+        }
+        if let Some(since) = job.away_since() {
+            self.restarting.insert((since, id));
+        }
         if job.is_queued() {
             self.queue.insert(job.turn(), Shape::of(&job.spec), job.ready_at, id);
         }
@@ -355,17 +382,30 @@ impl Index {
     }
 
     pub fn leave_status(&mut self, id: JobId, job: &Job) {
-        if let Some(count) = self.counts.get_mut(&job.status) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&job.status);
+        count_down(&mut self.counts, job.status);
+        if let Some(counts) = self.namespace_counts.get_mut(&job.namespace) {
+            count_down(counts, job.status);
+            if counts.is_empty() {
+                self.namespace_counts.remove(&job.namespace);
             }
+        }
+        if let Some(since) = job.away_since() {
+            self.restarting.remove(&(since, id));
         }
         if job.is_queued() {
             self.queue.remove(job.turn(), Shape::of(&job.spec), job.ready_at, id);
         }
         if let (Some(stop), Status::Stopping) = (&job.stop, job.status) {
             self.stopping.remove(&(stop.give_up_at, id));
+        }
+    }
+}
+
+fn count_down(counts: &mut BTreeMap<Status, u64>, status: Status) {
+    if let Some(count) = counts.get_mut(&status) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&status);
         }
     }
 }

@@ -64,7 +64,7 @@ impl<'a> Reign<'a> {
         let herald = tasks.spawn(herald(self.stores.clone(), self.beat(follower)));
         tasks.spawn(answer_probes(self.stores.clone(), subject::scheduler_probe(&self.scheduler.config.name)));
         let begun = tokio::select! {
-            begun = self.begin(follower) => begun,
+            begun = self.scheduler.readiness.pulse.while_waiting(self.begin(follower)) => begun,
             () = self.tenure.lost() => return Ok(End::Lost("the lease ended before the barrier was in")),
         };
         begun?;
@@ -159,7 +159,8 @@ impl<'a> Reign<'a> {
         metrics::leading(Some(self.term));
         tracing::info!(term = %self.term, seq = %follower.seq, "leading");
 
-        let mut cabinet = Loop { reign: &self, leader, inbox, say, tasks, appended_at: Instant::now() };
+        let survey = metrics::Survey::default();
+        let mut cabinet = Loop { reign: &self, leader, survey, inbox, say, tasks, appended_at: Instant::now() };
         let end = cabinet.run(requests_in, own_in).await;
         let Loop { leader, say, tasks, .. } = cabinet;
         drop(tasks);
@@ -194,6 +195,7 @@ impl<'a> Reign<'a> {
 struct Loop<'a> {
     reign: &'a Reign<'a>,
     leader: Leader,
+    survey: metrics::Survey,
     inbox: Inbox,
     say: mpsc::Sender<Vec<Output>>,
     tasks: JoinSet<()>,
@@ -224,12 +226,12 @@ impl Loop<'_> {
                 _ = requests.recv_many(&mut then, INPUTS_PER_TURN), if has_room => {}
                 _ = tick.tick() => {}
                 _ = survey.tick() => {
-                    metrics::survey(&self.leader, clock.now());
-                    metrics::checkpoint_age(self.leader.state(), clock.now());
+                    self.survey.take(&self.leader, clock.now());
                 }
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
             }
             let now = clock.now();
+            self.reign.scheduler.readiness.leads(self.leader.append_since().map(|at| now.since(at).into()));
             let mut out = Vec::new();
             for input in first.drain(..).chain(then.drain(..)) {
                 self.leader.input(input, now, &mut out);

@@ -103,6 +103,7 @@ pub(super) async fn append(log: &JetStreamLog, expected: Sequence, body: Bytes) 
                 (reason, Duration::ZERO)
             }
         };
+        metrics::counter!("outlive_log_append_retries_total").increment(1);
         if warned.elapsed() > WARN_EVERY {
             warned = Instant::now();
             tracing::warn!(%expected, seconds = begun.elapsed().as_secs(), reason,

@@ -1,0 +1,113 @@
+//! What the leader knows as a whole, about once a second.
+
+use super::board::Board;
+use crate::leader::Leader;
+use crate::watch;
+use outlive_core::state::State;
+use outlive_schemas::limits;
+use outlive_schemas::time::Timestamp;
+use outlive_schemas::view::{ExecutorState, Status, ZoneState};
+use std::collections::BTreeMap;
+
+/// What a leader shows for as long as it leads.
+#[derive(Default)]
+pub struct Survey(Board);
+
+impl Survey {
+    pub fn take(&mut self, leader: &Leader, now: Timestamp) {
+        let board = &mut self.0;
+        let state = leader.state();
+        let seconds = |since: Option<Timestamp>| since.map_or(0.0, |at| now.since(at).as_secs_f64());
+        board.set("outlive_witness_lag_commits", &[], leader.acked().0.saturating_sub(leader.witnessed().0) as f64);
+        board.set("outlive_witness_lag_seconds", &[], seconds(leader.unwitnessed_since()));
+        board.set("outlive_log_append_waiting_seconds", &[], seconds(leader.append_since()));
+        board.set("outlive_log_commits_waiting", &[], leader.commits_waiting() as f64);
+        board.set("outlive_held_bytes", &[], state.held_bytes() as f64);
+        board.set("outlive_queue_oldest_seconds", &[], seconds(longest_waiting(state, now)));
+        board.set(
+            "outlive_job_restarting_oldest_seconds",
+            &[],
+            seconds(state.restarting().next().map(|(since, _)| since)),
+        );
+        board.set("outlive_checkpoint_age_seconds", &[], seconds(oldest_checkpoint(state)));
+        jobs(board, state);
+        executors(board, leader, now);
+        capacity(board, state);
+        board.done();
+    }
+}
+
+fn jobs(board: &mut Board, state: &State) {
+    for status in Status::ALL {
+        let count = state.counts().get(&status).copied().unwrap_or(0);
+        board.set("outlive_jobs", &[("status", status.as_str())], count as f64);
+    }
+    for (namespace, counts) in state.namespace_counts().iter().take(limits::NAMESPACES_SHOWN_MAX) {
+        for (status, count) in counts {
+            let labels = [("namespace", namespace.as_str()), ("status", status.as_str())];
+            board.set("outlive_namespace_jobs", &labels, *count as f64);
+        }
+    }
+}
+
+/// Since when the job that waits longest for a place could have run.
+fn longest_waiting(state: &State, now: Timestamp) -> Option<Timestamp> {
+    let first = state.queue().lines().filter_map(|(_, _, waiting)| waiting.first().map(|(ready_at, _)| *ready_at));
+    first.min().filter(|ready_at| *ready_at <= now)
+}
+
+/// When the oldest newest checkpoint was taken; costs by the number of placed jobs.
+fn oldest_checkpoint(state: &State) -> Option<Timestamp> {
+    let placed = state.executors.values().flat_map(|e| &e.attempts).filter_map(|id| state.jobs.get(id));
+    placed.filter_map(|job| job.checkpoints.last()).map(|checkpoint| checkpoint.at).min()
+}
+
+fn executors(board: &mut Board, leader: &Leader, now: Timestamp) {
+    let mut states: BTreeMap<(String, ExecutorState), u32> = BTreeMap::new();
+    let mut oldest_beat_ms = 0;
+    for view in leader.watch().executors(leader.state(), now) {
+        for known in ExecutorState::ALL {
+            states.entry((view.zone.to_string(), known)).or_default();
+        }
+        *states.entry((view.zone.to_string(), view.state)).or_default() += 1;
+        if view.state != ExecutorState::Lost {
+            oldest_beat_ms = oldest_beat_ms.max(view.last_heartbeat_ms.unwrap_or(0));
+        }
+    }
+    for ((zone, state), count) in &states {
+        board.set("outlive_executors", &[("zone", zone), ("state", state.as_str())], f64::from(*count));
+    }
+    board.set("outlive_heartbeat_age_seconds", &[], oldest_beat_ms as f64 / 1_000.0);
+    for view in watch::zones(leader.state()) {
+        for state in ZoneState::ALL {
+            let is = f64::from(u8::from(view.state == state));
+            board.set("outlive_zone_state", &[("zone", view.zone.as_str()), ("state", state.as_str())], is);
+        }
+    }
+}
+
+fn capacity(board: &mut Board, state: &State) {
+    let mut zones: BTreeMap<&str, [(f64, f64); 3]> = BTreeMap::new();
+    for executor in state.executors.values() {
+        let sums = zones.entry(executor.registration.zone.as_str()).or_default();
+        if executor.is_alive() {
+            let (has, taken) = (&executor.registration.capacity, &executor.allocated);
+            let pairs = [
+                (has.cpu_millis as f64 / 1_000.0, taken.cpu_millis as f64 / 1_000.0),
+                (has.memory_bytes as f64, taken.memory_bytes as f64),
+                (f64::from(has.slots), f64::from(taken.slots)),
+            ];
+            for (sum, pair) in sums.iter_mut().zip(pairs) {
+                sum.0 += pair.0;
+                sum.1 += pair.1;
+            }
+        }
+    }
+    for (zone, sums) in zones {
+        for (resource, (capacity, allocated)) in ["cpu_cores", "memory_bytes", "slots"].into_iter().zip(sums) {
+            let labels = [("zone", zone), ("resource", resource)];
+            board.set("outlive_executor_capacity", &labels, capacity);
+            board.set("outlive_executor_allocated", &labels, allocated);
+        }
+    }
+}
