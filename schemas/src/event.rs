@@ -177,7 +177,8 @@ pub struct JobRestarting {
     pub reason: CompactString,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// Attempts in a row that ended by the job's own doing; sets the delay, and the end of trying.
+    /// Attempts that ended by the job's own doing, as `max_attempts` counts them: a healthy stretch begins the count
+    /// anew, except for a batch job that has so many.
     pub failures: u32,
     /// The last sign of life of the attempt: its executor's last heartbeat, or its exit.
     pub lost_at: Timestamp,

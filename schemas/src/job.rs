@@ -166,13 +166,16 @@ impl<'de> Deserialize<'de> for Factor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Restart {
-    /// Absent: by the job's kind. `null`: no end.
+    /// Attempts that may fail by the job's own doing. A batch job has so many in all; of a service they count in a
+    /// row. Absent: by the job's kind. `null`: no end.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     pub max_attempts: Option<Option<u32>>,
     pub initial_backoff: Millis,
     pub max_backoff: Millis,
     pub multiplier: Factor,
     pub jitter: Factor,
+    /// An attempt that ran for this long wipes out the delays that have grown before it, and, for a service, the
+    /// attempts that have failed.
     pub reset_after: Millis,
 }
 

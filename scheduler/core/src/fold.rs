@@ -28,6 +28,7 @@ const LOST_EXECUTORS_SHOWN: usize = 1_000;
 /// Applies one event of commit `seq`.
 pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(), FoldError> {
     let at = envelope.at;
+    state.newest_event_at = state.newest_event_at.max(at);
     let applied = match &envelope.event {
         Event::TermStarted(e) => term_started(state, at, e),
         Event::ExecutorJoined(e) => executor_joined(state, at, e),

@@ -26,6 +26,9 @@ use std::sync::Arc;
 pub struct State {
     /// The newest barrier, and when it was.
     pub term: Option<(TermStarted, Timestamp)>,
+    /// The latest time that any event has. A leader's time begins no earlier, whatever its host's clock says.
+    #[serde(default)]
+    pub newest_event_at: Timestamp,
     /// Boxed, for a map's nodes are half empty where keys rise: large values in them would double the memory.
     pub jobs: BTreeMap<JobId, Box<Job>>,
     pub executors: BTreeMap<ExecutorId, Executor>,
@@ -72,7 +75,7 @@ pub struct Job {
     /// Where the newest attempt is or was.
     pub last_host: Option<(ExecutorName, Zone)>,
     pub restarts: u32,
-    /// Attempts in a row that ended by the job's own doing.
+    /// Attempts that ended by the job's own doing: in a row for a service, in all for a batch job that has so many.
     pub failures: u32,
     /// Oldest first; as many as the spec retains.
     pub checkpoints: Vec<Checkpoint>,
@@ -288,6 +291,10 @@ impl State {
 
     /// Puts the indexes right after the rest has been loaded from an image.
     pub fn rebuild_index(&mut self) {
+        // Images of before it was kept do not have it.
+        let barrier = self.term.as_ref().map_or(Timestamp::default(), |(_, at)| *at);
+        let jobs = self.jobs.values().flat_map(|job| [Some(job.submitted_at), job.finished_at]).flatten();
+        self.newest_event_at = jobs.fold(self.newest_event_at.max(barrier), Timestamp::max);
         let mut before: Option<&Arc<JobSpec>> = None;
         for job in self.jobs.values_mut() {
             if let Some(spec) = before.filter(|spec| ***spec == *job.spec) {

@@ -17,9 +17,12 @@ struct Machine {
 const EXECUTOR: ExecutorId = ExecutorId(uuid::Uuid::from_u128(1));
 
 fn machine(mode: WitnessMode) -> Machine {
-    let now = Timestamp(1_000_000);
+    machine_on(State::default(), Timestamp(1_000_000), mode)
+}
+
+fn machine_on(state: State, now: Timestamp, mode: WitnessMode) -> Machine {
     let key = Key::from_bytes([7; 32]);
-    let journal = Journal::new(State::default(), FrameSealer::new(&key), Term(3), Sequence(1), ChainHash::default());
+    let journal = Journal::new(state, FrameSealer::new(&key), Term(3), Sequence(1), ChainHash::default());
     let identity = Identity {
         scheduler: "scheduler-a".parse().expect("a name"),
         zone: "a".parse().expect("a zone"),
@@ -120,6 +123,25 @@ fn assigned(out: &[Output]) -> Vec<(JobId, outlive_schemas::id::Attempt)> {
 fn ended(job: JobId, attempt: outlive_schemas::id::Attempt) -> Report {
     let over = Ended { outcome: Outcome::Exited { code: 0 }, ran_ms: Some(1), result: Some("done".into()) };
     Report { job, attempt, age_ms: 0, news: News::Ended(over) }
+}
+
+#[test]
+fn a_leader_whose_hosts_clock_is_behind_goes_on_from_the_log() {
+    let mut before = machine(WitnessMode::Interval).with_executor(10);
+    let host = before.now;
+    // An hour ahead; and then this host's.
+    before.now = before.now + Millis::minutes(60);
+    before.ask(Operation::Submit, NOOP, None);
+    let state = before.leader.state().clone();
+    let due = state.jobs.values().map(|job| job.ready_at).max().expect("a job");
+    assert!(due > host + Millis::minutes(59));
+
+    let clock = crate::clock::TermClock::new(host, state.newest_event_at);
+    let mut after = machine_on(state, clock.at(host), WitnessMode::Interval);
+    after.beat(Sequence(1), AttemptDigest::default());
+    after.settle();
+    let placed = after.leader.state().jobs.values().map(|job| job.status).collect::<Vec<_>>();
+    assert_eq!(placed, [Status::Starting], "what was due stays due");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One term: the barrier, the machine and what feeds it, and the orderly end.
 
 use super::Scheduler;
-use crate::clock::Ids;
+use crate::clock::{Clock, Ids, TermClock};
 use crate::error::SchedulerError;
 use crate::follower::Follower;
 use crate::journal::{Append, Journal, SHARD};
@@ -17,6 +17,7 @@ use outlive_schemas::codec::pack;
 use outlive_schemas::event::{Envelope, Event, TermStarted};
 use outlive_schemas::id::{ExecutorId, Term};
 use outlive_schemas::message::LeaderBeat;
+use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::{limits, subject};
 use outlive_store::frame::{FrameSealer, Place, seal_commit};
 use outlive_store::leadership::Tenure;
@@ -36,6 +37,8 @@ const INPUTS_PER_TURN: usize = 512;
 const PROBE_TIMEOUT: Duration = Duration::from_millis(400);
 const BEAT_EVERY: Duration = Duration::from_millis(250);
 const SURVEY_EVERY: Duration = Duration::from_secs(1);
+/// Hosts' clocks differ by less.
+const AHEAD_WORTH_A_WORD: Millis = Millis(1_000);
 /// Tries to append the barrier while the last commits of earlier leaders still land.
 const BARRIER_TRIES_MAX: u32 = 1_000;
 
@@ -116,7 +119,7 @@ impl<'a> Reign<'a> {
     async fn append_barrier(&self, follower: &mut Follower) -> Result<(), AppendError> {
         let config = &self.scheduler.config;
         let barrier = Envelope {
-            at: self.scheduler.clock.now(),
+            at: term_clock(self.scheduler.clock, follower).at(self.scheduler.clock.now()),
             by: None,
             event: Event::TermStarted(TermStarted {
                 term: self.term,
@@ -134,8 +137,11 @@ impl<'a> Reign<'a> {
     }
 
     async fn lead(self, follower: &mut Follower, herald: AbortHandle) -> Result<End, SchedulerError> {
-        let clock = self.scheduler.clock;
-        let now = clock.now();
+        let (clock, host) = (term_clock(self.scheduler.clock, follower), self.scheduler.clock);
+        if clock.ahead() > AHEAD_WORTH_A_WORD {
+            tracing::warn!(ahead = %clock.ahead(), "this host's clock is behind the newest event in the log; going on from that");
+        }
+        let now = clock.at(host.now());
         let sealer = FrameSealer::new(&self.stores.log_key);
         let journal = Journal::new(follower.state.clone(), sealer, self.term, follower.seq, follower.chain);
         let config = &self.scheduler.config;
@@ -160,7 +166,7 @@ impl<'a> Reign<'a> {
         tracing::info!(term = %self.term, seq = %follower.seq, "leading");
 
         let survey = metrics::Survey::default();
-        let mut cabinet = Loop { reign: &self, leader, survey, inbox, say, tasks, appended_at: Instant::now() };
+        let mut cabinet = Loop { reign: &self, clock, leader, survey, inbox, say, tasks, appended_at: Instant::now() };
         let end = cabinet.run(requests_in, own_in).await;
         let Loop { leader, say, tasks, .. } = cabinet;
         drop(tasks);
@@ -191,9 +197,15 @@ impl<'a> Reign<'a> {
     }
 }
 
+/// The time of a term that begins now.
+fn term_clock(host: Clock, follower: &Follower) -> TermClock {
+    TermClock::new(host.now(), follower.state.newest_event_at)
+}
+
 /// The machine's loop.
 struct Loop<'a> {
     reign: &'a Reign<'a>,
+    clock: TermClock,
     leader: Leader,
     survey: metrics::Survey,
     inbox: Inbox,
@@ -203,12 +215,15 @@ struct Loop<'a> {
 }
 
 impl Loop<'_> {
+    fn now(&self) -> Timestamp {
+        self.clock.at(self.reign.scheduler.clock.now())
+    }
+
     async fn run(
         &mut self,
         mut requests: mpsc::Receiver<Input>,
         mut own: mpsc::Receiver<Input>,
     ) -> Result<End, SchedulerError> {
-        let clock = self.reign.scheduler.clock;
         let mut stopping = self.reign.scheduler.stopping.clone();
         let mut tick = tokio::time::interval(TURN_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -226,11 +241,12 @@ impl Loop<'_> {
                 _ = requests.recv_many(&mut then, INPUTS_PER_TURN), if has_room => {}
                 _ = tick.tick() => {}
                 _ = survey.tick() => {
-                    self.survey.take(&self.leader, clock.now());
+                    let now = self.now();
+                    self.survey.take(&self.leader, now);
                 }
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
             }
-            let now = clock.now();
+            let now = self.now();
             self.reign.scheduler.readiness.leads(self.leader.append_since().map(|at| now.since(at).into()));
             let mut out = Vec::new();
             for input in first.drain(..).chain(then.drain(..)) {

@@ -5,7 +5,7 @@ use super::{Refusal, fact};
 use crate::state::{Job, State};
 use outlive_schemas::event::{Cause, Envelope, Event, JobRestarting};
 use outlive_schemas::id::{Attempt, JobId};
-use outlive_schemas::job::Restart;
+use outlive_schemas::job::{JobKind, Restart};
 use outlive_schemas::time::{Millis, Timestamp};
 
 /// Takes a job off a lost executor. That is not the job's fault: no delay, and no failure is counted.
@@ -40,11 +40,23 @@ pub(super) fn evict(
     Ok(fact(now, Event::JobRestarting(event)))
 }
 
-/// How many attempts in a row have failed by the job's own doing, this one included. A healthy stretch wipes out what
-/// was before it.
-pub(super) fn failures_with_this(job: &Job, ran: Option<Millis>) -> u32 {
+/// How many attempts have failed by the job's own doing, this one included.
+pub(super) struct Failures {
+    /// What `max_attempts` is held against, and what the job's next failure is added to.
+    pub counted: u32,
+    /// What sets the delay.
+    pub in_a_row: u32,
+}
+
+/// A healthy stretch wipes out the failures before it, for a job that is meant to run on: a service, or whatever is to
+/// be tried without end. A batch job with so many attempts has no more than these, however long each of them ran: one
+/// that fails at the end of an hour each time would otherwise never fail. What a healthy stretch wipes out for it is
+/// the delay.
+pub(super) fn failures_with_this(job: &Job, ran: Option<Millis>) -> Failures {
     let healthy = ran.is_some_and(|ran| ran >= job.spec.restart.reset_after);
-    if healthy { 1 } else { job.failures.saturating_add(1) }
+    let numbered = job.spec.kind == JobKind::Batch && job.spec.max_attempts().is_some();
+    let more = job.failures.saturating_add(1);
+    Failures { counted: if healthy && !numbered { 1 } else { more }, in_a_row: if healthy { 1 } else { more } }
 }
 
 /// The delay before the next attempt: exponential, capped, and spread by a jitter that is drawn from the job's id and

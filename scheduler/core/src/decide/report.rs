@@ -3,7 +3,7 @@
 //! A report counts only if it speaks of the job's newest attempt, from the executor that holds it. Saying a thing
 //! twice changes nothing.
 
-use super::recover::{backoff, failures_with_this};
+use super::recover::{Failures, backoff, failures_with_this};
 use super::{Refusal, fact};
 use crate::state::{Job, State};
 use compact_str::{CompactString, format_compact};
@@ -105,9 +105,9 @@ fn ended(id: JobId, job: &Job, ended: Ended, happened: Timestamp, now: Timestamp
         return finish(Status::Succeeded, None, Some(0), result);
     }
     let Verdict { cause, reason, exit_code } = read(&outcome);
-    let failures = failures_with_this(job, ran_ms.map(Millis));
-    if let Some(max) = job.spec.max_attempts().filter(|max| failures >= *max) {
-        let reason = format_compact!("{reason}; {failures} of {max} attempts failed");
+    let Failures { counted, in_a_row } = failures_with_this(job, ran_ms.map(Millis));
+    if let Some(max) = job.spec.max_attempts().filter(|max| counted >= *max) {
+        let reason = format_compact!("{reason}; {counted} of {max} attempts failed");
         return finish(Status::Failed, Some(reason), exit_code, None);
     }
     let restarting = JobRestarting {
@@ -116,9 +116,9 @@ fn ended(id: JobId, job: &Job, ended: Ended, happened: Timestamp, now: Timestamp
         cause,
         reason: bounded(reason),
         exit_code,
-        failures,
+        failures: counted,
         lost_at: happened,
-        next_try_at: now + backoff(&job.spec.restart, failures, id, job.attempt),
+        next_try_at: now + backoff(&job.spec.restart, in_a_row, id, job.attempt),
     };
     let mut events = started_first(id, job, started_at, now);
     events.extend(fact(now, Event::JobRestarting(restarting)));

@@ -106,6 +106,22 @@ fn an_executor_holds_what_its_digest_says() {
 }
 
 #[test]
+fn the_newest_events_time_is_known_from_an_image_of_before_it_was_kept_as_well() {
+    let mut scene = up();
+    assert_eq!(scene.state.newest_event_at, T0);
+    scene = scene.at(500).when(report(A, job(1), 1, exited(0))).happened().0;
+    assert_eq!(scene.state.newest_event_at, at(500));
+    // A clock that goes back takes nothing back.
+    fold(&mut scene.state, Sequence(99), &Envelope { at: at(100), by: None, event: submitted(job(2), batch()) })
+        .unwrap();
+    assert_eq!(scene.state.newest_event_at, at(500));
+
+    let mut older = State { newest_event_at: Default::default(), ..scene.state };
+    older.rebuild_index();
+    assert_eq!(older.newest_event_at, at(500), "the job's end");
+}
+
+#[test]
 fn an_empty_state_survives_its_image() {
     let bytes = rmp_serde::to_vec_named(&State::default()).unwrap();
     assert_eq!(rmp_serde::from_slice::<State>(&bytes).unwrap(), State::default());

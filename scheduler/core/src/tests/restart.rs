@@ -65,6 +65,30 @@ fn a_service_is_restarted_without_end_and_whatever_it_exits_with() {
 }
 
 #[test]
+fn a_batch_job_that_fails_late_each_time_fails_for_good_as_well() {
+    const LATE: u64 = 3_600_000;
+    let mut scene = up(batch());
+    for attempt in 1..=2 {
+        let begun = scene.job(job(1)).attempt_started_at.unwrap();
+        scene = fail(scene, attempt, LATE);
+        // Its host has done nothing wrong, so it is tried again as soon as after a first failure.
+        assert_eq!(scene.job(job(1)).ready_at.since(begun), Millis(1_000), "after attempt {attempt}");
+    }
+    let failed = fail(scene, 3, LATE);
+    assert_eq!(failed.job(job(1)).status, Status::Failed);
+    assert_eq!(failed.job(job(1)).reason.as_deref(), Some("exited with 1; 3 of 3 attempts failed"));
+
+    // Whatever is meant to run on begins the count anew.
+    for spec in [service().attempts(Some(3)), batch().attempts(None), service()] {
+        let mut scene = up(spec);
+        for attempt in 1..=10 {
+            scene = fail(scene, attempt, LATE);
+            assert_eq!((scene.job(job(1)).status, scene.job(job(1)).failures), (Status::Running, 1));
+        }
+    }
+}
+
+#[test]
 fn it_shows_why_it_restarts_until_it_runs() {
     let scene = up(service()).when(report(A, job(1), 1, exited(3))).happened().0.at(1_000);
     let scene = scene.when(place(job(1), 2, B)).happened().0;
