@@ -47,6 +47,10 @@ pub struct Process {
     pub metrics: Option<String>,
 }
 
+/// One that has been started and has not said that it is ready.
+#[derive(Debug)]
+pub struct Starting(std::process::ChildStdout);
+
 /// A whole system on this machine, stopped when this is dropped.
 #[derive(Debug)]
 pub struct Dev {
@@ -71,6 +75,12 @@ impl Dev {
 
     /// Starts it on the same directory, after it was stopped or killed.
     pub async fn start_again(&mut self) {
+        let starting = self.begin_again();
+        self.until_ready(starting).await;
+    }
+
+    /// As [`Dev::start_again`], without waiting until it is ready.
+    pub fn begin_again(&mut self) -> Starting {
         assert!(self.child.is_none(), "it runs");
         let errors = File::options().create(true).append(true).open(self.errors()).expect("dev's log");
         let mut child = Command::new(outlive_bin())
@@ -87,6 +97,11 @@ impl Dev {
             .expect("outlive can be started");
         let out = child.stdout.take().expect("it is piped");
         self.child = Some(child);
+        Starting(out)
+    }
+
+    /// Waits until it says that it is ready.
+    pub async fn until_ready(&mut self, Starting(out): Starting) {
         let ready = tokio::task::spawn_blocking(move || first_line(out)).await.expect("reading does not panic");
         let ready = ready.unwrap_or_else(|why| panic!("outlive dev did not get ready: {why}"));
         let ready: Value = serde_json::from_str(&ready).expect("the ready line is JSON");
@@ -145,6 +160,11 @@ impl Dev {
     /// What a server of a zone, `nats` or `etcd`, has written to disk.
     pub fn stored_by(&self, zone: &str, server: &str) -> PathBuf {
         self.data().join("zones").join(zone).join(server)
+    }
+
+    /// What `dev` itself has said to people.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.errors()).unwrap_or_default()
     }
 
     fn errors(&self) -> PathBuf {

@@ -95,11 +95,15 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn run_until_stopped(supervisor: &mut Supervisor, told: &Told) -> anyhow::Result<()> {
-    if supervisor.start(told).await? == Started::Ready {
-        told.ready(supervisor)?;
-        supervisor.supervise().await;
-    }
-    Ok(())
+    let led = match supervisor.start(told).await? {
+        Started::Stopped => return Ok(()),
+        Started::Leaderless(led) => Some(led),
+        Started::Ready => {
+            told.ready(supervisor)?;
+            None
+        }
+    };
+    supervisor.supervise(told, led).await
 }
 
 /// What is said on the way: to people on stderr and, once ready, on stdout; to programs one line on stdout.

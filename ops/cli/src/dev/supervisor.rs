@@ -14,6 +14,8 @@ use crate::dev::record::{Record, State};
 use crate::dev::settings::{self, Probe, Process};
 use crate::dev::topology::{Role, Topology};
 use anyhow::{Context as _, bail};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -39,12 +41,25 @@ const TAIL_LINES: usize = 15;
 const ENDED_QUEUE: usize = 2_048;
 const ASKED_QUEUE: usize = 64;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Started {
     Ready,
+    /// Nobody leads, for the log has lost what was acknowledged: that is for a person to decide. The servers are up,
+    /// and this is done once somebody leads after all.
+    Leaderless(BoxFuture<'static, ()>),
     /// We were told to stop before it was.
     Stopped,
 }
+
+/// What waiting for a start came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Awaited {
+    Done,
+    LostCommits,
+    Stop,
+}
+
+/// How a scheduler's log names the reason for not leading.
+const LOST_COMMITS: &str = "log_lost_acknowledged_commits";
 
 /// What a wait came to.
 #[derive(Debug)]
@@ -58,6 +73,8 @@ enum Input {
     Ended(Exited),
     Asked(Asked),
     CheckLogs,
+    /// Somebody leads who did not at the start.
+    Led,
     Stop,
 }
 
@@ -102,13 +119,13 @@ impl Supervisor {
 
     /// Starts everything and waits until jobs can be run.
     ///
-    /// Errors: a process that ends, or is not of use in time, with the end of its log.
+    /// Errors: a process that ends, or is not of use in time, with the end of its log. A scheduler that does not lead
+    /// because the log has lost commits is none: it takes the servers to do something about it.
     pub async fn start(&mut self, told: &Told) -> anyhow::Result<Started> {
         self.fleet.save()?;
         told.step("nats-server and etcd");
         let servers = self.start_all(&[Role::Nats, Role::Etcd])?;
-        if self.await_start(until_all(servers), SERVERS_START_BOUND, &[Role::Nats, Role::Etcd]).await?
-            == Started::Stopped
+        if self.await_start(until_all(servers), SERVERS_START_BOUND, &[Role::Nats, Role::Etcd]).await? == Awaited::Stop
         {
             return Ok(Started::Stopped);
         }
@@ -116,17 +133,22 @@ impl Supervisor {
         let roles = self.start_all(&[Role::Scheduler, Role::Executor])?;
         let urls = self.record().nats.join(",");
         let executors: BTreeSet<String> = self.names(&[Role::Executor]).into_iter().collect();
-        let of_use = async move {
+        let mut of_use = async move {
             until_all(roles).await;
             if let Ok(nats) = async_nats::connect(urls).await {
                 readiness::until_led(&nats, &executors).await;
             }
-        };
-        let started = self.await_start(of_use, ROLES_START_BOUND, &[Role::Scheduler, Role::Executor]).await?;
-        if started == Started::Ready {
+        }
+        .boxed();
+        let awaited = self.await_start(&mut of_use, ROLES_START_BOUND, &[Role::Scheduler, Role::Executor]).await?;
+        if awaited != Awaited::Stop {
             control::listen(&self.directory().control(), self.asked_from.clone())?;
         }
-        Ok(started)
+        Ok(match awaited {
+            Awaited::Done => Started::Ready,
+            Awaited::LostCommits => Started::Leaderless(of_use),
+            Awaited::Stop => Started::Stopped,
+        })
     }
 
     fn names(&self, roles: &[Role]) -> Vec<String> {
@@ -146,15 +168,19 @@ impl Supervisor {
         of_use: impl Future<Output = ()>,
         bound: Duration,
         roles: &[Role],
-    ) -> anyhow::Result<Started> {
+    ) -> anyhow::Result<Awaited> {
         tokio::select! {
             biased;
-            Some(()) = self.stops.recv() => Ok(Started::Stopped),
+            Some(()) = self.stops.recv() => Ok(Awaited::Stop),
             Some(exited) = self.ended.recv() => {
+                if self.has_lost_commits(&exited.name) {
+                    self.note_end(&exited);
+                    return Ok(Awaited::LostCommits);
+                }
                 let tail = self.tail(&exited.name);
                 bail!("{} ended while everything was starting ({}). The end of its log:\n{tail}", exited.name, exited.status)
             }
-            () = of_use => Ok(Started::Ready),
+            () = of_use => Ok(Awaited::Done),
             () = tokio::time::sleep(bound) => bail!("{}", self.not_ready(bound, roles).await),
         }
     }
@@ -183,8 +209,14 @@ impl Supervisor {
         format!("{}\n(all of it: {})", indented(&log_tail(&path, TAIL_LINES)), path.display())
     }
 
-    /// Until told to stop.
-    pub async fn supervise(&mut self) {
+    /// Whether this scheduler ended because it will not lead a log that has lost what was acknowledged.
+    fn has_lost_commits(&self, name: &str) -> bool {
+        let is_scheduler = self.fleet.processes().any(|p| p.member.name == name && p.member.role == Role::Scheduler);
+        is_scheduler && log_tail(&self.directory().log(name), TAIL_LINES).contains(LOST_COMMITS)
+    }
+
+    /// Until told to stop. Where nobody led at the start, says that everything is ready when it is.
+    pub async fn supervise(&mut self, told: &Told, mut led: Option<BoxFuture<'static, ()>>) -> anyhow::Result<()> {
         let mut check_logs = tokio::time::interval(LOG_CHECK_INTERVAL);
         while !self.stopping {
             let input = tokio::select! {
@@ -193,6 +225,7 @@ impl Supervisor {
                 Some(exited) = self.ended.recv() => Input::Ended(exited),
                 Some(asked) = self.asked.recv() => Input::Asked(asked),
                 _ = check_logs.tick() => Input::CheckLogs,
+                () = async { led.as_mut().expect("checked").await }, if led.is_some() => Input::Led,
             };
             match input {
                 Input::Ended(exited) => self.note_end(&exited),
@@ -202,9 +235,14 @@ impl Supervisor {
                     drop(answer.send(reply));
                 }
                 Input::CheckLogs => self.fleet.bound_logs(),
+                Input::Led => {
+                    led = None;
+                    told.ready(self)?;
+                }
                 Input::Stop => self.stopping = true,
             }
         }
+        Ok(())
     }
 
     fn note_end(&mut self, exited: &Exited) {
@@ -212,6 +250,17 @@ impl Supervisor {
         let Exited { name, pid, status } = exited;
         if self.fleet.was_told_to_end(exited) {
             eprintln!("outlive dev: {name} (process {pid}) is dead, as was asked");
+        } else if self.has_lost_commits(name) {
+            let outlive = format!("outlive --config {}", self.directory().config().display());
+            eprintln!(
+                "outlive dev: {name} (process {pid}) does not lead and has ended: the log has lost commits that had \
+                 been acknowledged. The servers stay up, and the data as it is. Either stop this and put the log back \
+                 as it was, or go on without what is lost:\n    \
+                 {outlive} log verify               says what is missing\n    \
+                 {outlive} log accept-loss --yes    gives it up\n    \
+                 {outlive} chaos heal               starts what is dead\n{}",
+                self.tail(name)
+            );
         } else {
             let role = self.fleet.processes().find(|p| p.member.name == *name).map(|p| p.member.role);
             let role = role.map(|role| format!("{role} ")).unwrap_or_default();
