@@ -142,6 +142,9 @@ pub async fn connect(config: &NatsConfig, client_name: &str) -> Result<Nats, Nat
         .request_timeout(Some(REQUEST_TIMEOUT))
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .max_reconnects(None)
+        // Whoever names the servers names those of its own zone first. One that hangs on another zone's server is taken
+        // for lost together with that zone, for it notices only after some seconds that the server is gone.
+        .retain_servers_order()
         .reconnect_delay_callback(reconnect_delay)
         .event_callback(|event| async move { report(&event) })
         .connect(addresses?)

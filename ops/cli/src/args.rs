@@ -2,7 +2,7 @@
 //! beside what it does.
 
 use crate::output::Output;
-use crate::{bench, chaos, completions, config_show, dev, executor, job, keys, log, man, scheduler, status};
+use crate::{bench, chaos, completions, config_show, dev, executor, job, keys, log, man, probe, scheduler, status};
 use clap::{Args, Parser, Subcommand};
 use outlive_schemas::id::Namespace;
 use outlive_schemas::time::Millis;
@@ -86,6 +86,8 @@ pub enum Command {
     Completions(completions::CompletionsArgs),
     /// Print the manual page
     Man(man::ManArgs),
+    /// Ask a page such as /readyz, and end with 0 if it answers 200: for health checks
+    Probe(probe::ProbeArgs),
     /// The process between an executor and one attempt; started by executors only
     #[command(hide = true)]
     Shim,

@@ -21,6 +21,7 @@ mod chaos;
 mod bench;
 mod job;
 mod status;
+mod probe;
 mod executor;
 mod scheduler;
 mod log;
@@ -82,6 +83,7 @@ async fn ask(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Log(command) => log::run(command, global).await?,
         Command::Keys(command) => keys::run(command, global)?,
         Command::Config(command) => config_show::run(command, global)?,
+        Command::Probe(args) => probe::run(args).await?,
         Command::Bench(args) => bench::run(global, args).await?,
         Command::Completions(args) => completions::run(args)?,
         Command::Man(args) => man::run(args)?,
