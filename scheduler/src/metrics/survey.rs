@@ -3,11 +3,15 @@
 use super::board::Board;
 use crate::leader::Leader;
 use crate::watch;
-use outlive_core::state::State;
+use outlive_core::state::{Loss, State};
+use outlive_schemas::command::LossReason;
 use outlive_schemas::limits;
-use outlive_schemas::time::Timestamp;
+use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::{ExecutorState, Status, ZoneState};
 use std::collections::BTreeMap;
+
+/// For how long the loss of an executor is news: time enough to be seen, and not for ever.
+const RECENTLY: Millis = Millis::secs(600);
 
 /// What a leader shows for as long as it leads.
 #[derive(Default)]
@@ -33,6 +37,7 @@ impl Survey {
         jobs(board, state);
         executors(board, leader, now);
         capacity(board, state);
+        lost_recently(board, state, now);
         board.done();
     }
 }
@@ -83,6 +88,19 @@ fn executors(board: &mut Board, leader: &Leader, now: Timestamp) {
             let is = f64::from(u8::from(view.state == state));
             board.set("outlive_zone_state", &[("zone", view.zone.as_str()), ("state", state.as_str())], is);
         }
+    }
+}
+
+/// Hosts that were replaced by others stay among the lost for as long as there is room to show them; this tells those
+/// whose loss is news.
+fn lost_recently(board: &mut Board, state: &State, now: Timestamp) {
+    let is_news = |loss: Loss| loss.reason != LossReason::Left && now.since(loss.last_seen) < RECENTLY;
+    let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
+    for executor in state.executors.values() {
+        *zones.entry(executor.registration.zone.as_str()).or_default() += u32::from(executor.lost.is_some_and(is_news));
+    }
+    for (zone, count) in zones {
+        board.set("outlive_executors_lost_recently", &[("zone", zone)], f64::from(count));
     }
 }
 

@@ -95,6 +95,10 @@ pub const METRICS: &[Metric] = &[
     Metric::counter("outlive_requests_refused_total", "Requests answered with an error, by its code."),
     // Executors.
     Metric::gauge("outlive_executors", "Executors by zone and state; the leader's."),
+    Metric::gauge(
+        "outlive_executors_lost_recently",
+        "Executors lost within ten minutes without a goodbye, and not back, by zone; the leader's.",
+    ),
     Metric::gauge("outlive_executor_capacity", "What live executors have, by zone and resource; the leader's."),
     Metric::gauge("outlive_executor_allocated", "What attempts have set aside, by zone and resource; the leader's."),
     Metric::gauge("outlive_zone_state", "1 for the state that a zone is in, else 0; the leader's."),
