@@ -7,21 +7,25 @@
 //!
 //! While it is running, checkpoints go round: idle → reading (the job stands still) → storing (it goes on) → reported →
 //! idle once the leader has committed it. There is no last checkpoint when a job ends: what it leaves at its end is its
-//! result, and a job that failed goes on from the state of before it failed.
+//! result, and a job that failed goes on from the state of before it failed. One that is given back has a last
+//! checkpoint, and is killed without going on after it.
 //!
 //! It has no clock and does no work itself: every input comes with the time, and `runner` performs the effects. An
 //! answer that comes too late, because what asked for it was given up, changes nothing.
 
 mod checkpoint;
+mod release;
 
 use crate::shim::protocol::Exit;
 use checkpoint::Step;
 use compact_str::{CompactString, format_compact};
 use outlive_schemas::checkpoint::Taken;
 use outlive_schemas::command::Stop;
+use outlive_schemas::event::Cause;
 use outlive_schemas::id::CheckpointNumber;
-use outlive_schemas::message::{Assignment, Ended, News, Outcome};
+use outlive_schemas::message::{Assignment, Ended, News, Outcome, Release, Released};
 use outlive_schemas::payload::Payload;
+use release::Releasing;
 
 /// SIGKILL and SIGTERM, as outcomes name them.
 const SIGKILL: i32 = 9;
@@ -118,9 +122,15 @@ pub enum Input {
     Stop(Stop),
     /// Nobody wants this attempt any more: end it, and say nothing more of it.
     Abandon,
-    /// The executor is going: one more checkpoint if that can be had until then, and then as if abandoned.
-    Leave {
-        by_ms: u64,
+    /// Give it back: by order, or because the executor is going.
+    Release {
+        cause: Cause,
+        how: Release,
+    },
+    /// Everything was killed as it stood since the state was read; or it went on meanwhile.
+    EndedFrozen {
+        round: u32,
+        result: Result<(), CheckpointFault>,
     },
     /// Time has passed; see [`AttemptMachine::wake_at`].
     Wake,
@@ -140,6 +150,14 @@ pub enum Effect {
         round: u32,
     },
     Store {
+        round: u32,
+    },
+    /// Freeze and read, and keep frozen.
+    ReadLast {
+        round: u32,
+    },
+    /// Kill what is frozen, as it stands.
+    EndFrozen {
         round: u32,
     },
     /// Give up reading and storing; let the job go on.
@@ -193,7 +211,10 @@ pub struct AttemptMachine {
     state: State,
     /// Nobody wants to hear of it.
     abandoned: bool,
-    leave_by: Option<u64>,
+    /// It is to be given back.
+    releasing: Option<Releasing>,
+    /// How it was given back, once it is being killed for that.
+    released: Option<Released>,
     /// Tells the answers to one checkpoint from those to an earlier one that was given up.
     round: u32,
 }
@@ -202,22 +223,21 @@ impl AttemptMachine {
     /// The first effect is always [`Effect::Prepare`].
     pub fn new(plan: Plan) -> (AttemptMachine, Vec<Effect>) {
         let state = State::Preparing { tries: 0, retry_at: None };
-        (AttemptMachine { plan, state, abandoned: false, leave_by: None, round: 0 }, vec![Effect::Prepare])
+        let machine = AttemptMachine { plan, state, abandoned: false, releasing: None, released: None, round: 0 };
+        (machine, vec![Effect::Prepare])
     }
 
     /// When [`Input::Wake`] is due, unless something else happens before.
     pub fn wake_at(&self) -> Option<u64> {
-        let own = match &self.state {
+        match &self.state {
             State::Preparing { retry_at, .. } => *retry_at,
             State::Running { started_at, step } => {
                 let run_out = self.plan.run_timeout_ms.map(|timeout| started_at.saturating_add(timeout));
-                earliest(run_out, step.wake_at(&self.plan))
+                earliest(earliest(run_out, self.release_by()), step.wake_at(&self.plan))
             }
             State::Ending { kill_at, .. } => *kill_at,
             State::Starting { .. } | State::Collecting { .. } | State::Over | State::Forgotten => None,
-        };
-        let leaves = !matches!(self.state, State::Over | State::Forgotten) && !self.abandoned;
-        earliest(own, self.leave_by.filter(|_| leaves))
+        }
     }
 
     /// Whether its end is reported and waits for the leader.
@@ -249,12 +269,8 @@ impl AttemptMachine {
             }
             Input::Stop(stop) => self.stop(stop, now_ms, &mut effects),
             Input::Abandon => self.abandon(&mut effects),
-            Input::Leave { by_ms } => {
-                if self.leave_by.is_none() {
-                    self.leave_by = Some(by_ms);
-                    self.begin_last_checkpoint(now_ms, &mut effects);
-                }
-            }
+            Input::Release { cause, how } => self.release(cause, how, now_ms, &mut effects),
+            Input::EndedFrozen { round, result } => self.ended_frozen(round, result, now_ms, &mut effects),
             Input::Wake => self.wake(now_ms, &mut effects),
         }
         effects
@@ -301,13 +317,14 @@ impl AttemptMachine {
         effects.push(Effect::Report { at_ms, news: News::Started });
         match then {
             Some(stop) => self.stop(stop, now_ms, effects),
-            None if self.leave_by.is_some() => self.begin_last_checkpoint(now_ms, effects),
-            None => {}
+            None => self.go_on_releasing(now_ms, effects),
         }
     }
 
     fn exited(&mut self, exit: Exit, now_ms: u64, effects: &mut Vec<Effect>) {
         if matches!(self.state, State::Running { .. }) {
+            // Its exit may be heard of before the answer to what killed it.
+            self.note_last_checkpoint();
             self.begin_ending(None, None, effects);
         }
         if let State::Ending { exit: known @ None, .. } = &mut self.state {
@@ -329,7 +346,10 @@ impl AttemptMachine {
             // What ended by itself just before the kill reached it has its own outcome.
             Exit::Signal(SIGKILL) if timed_out => Outcome::TimedOut,
             Exit::Code(code) => Outcome::Exited { code },
-            Exit::Signal(signal) => Outcome::Signalled { signal },
+            Exit::Signal(signal) => match self.released.take().filter(|_| signal == SIGKILL) {
+                Some(released) => Outcome::Released(released),
+                None => Outcome::Signalled { signal },
+            },
         };
         effects.push(Effect::Collect { result: exit.is_success() });
         self.state = State::Collecting { outcome, ran_ms: at_ms.saturating_sub(started_at), at_ms };
@@ -348,6 +368,8 @@ impl AttemptMachine {
     }
 
     fn stop(&mut self, stop: Stop, now_ms: u64, effects: &mut Vec<Effect>) {
+        // Who ends a job for good has no use for its state.
+        self.releasing = None;
         match (&mut self.state, stop) {
             (State::Preparing { .. }, stop) => {
                 effects.push(Effect::CancelPrepare);
@@ -395,9 +417,6 @@ impl AttemptMachine {
     }
 
     fn wake(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
-        if self.leave_by.is_some_and(|by| now_ms >= by) && !matches!(self.state, State::Over) {
-            return self.abandon(effects);
-        }
         match &mut self.state {
             State::Preparing { retry_at, .. } if retry_at.is_some_and(|at| now_ms >= at) => {
                 *retry_at = None;
@@ -410,7 +429,7 @@ impl AttemptMachine {
                     if let State::Ending { timed_out, .. } = &mut self.state {
                         *timed_out = true;
                     }
-                } else {
+                } else if !self.release_is_late(now_ms, effects) {
                     self.wake_checkpoint(now_ms, effects);
                 }
             }

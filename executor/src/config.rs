@@ -7,6 +7,7 @@ use outlive_schemas::id::{ExecutorName, Zone};
 use outlive_schemas::job::Labels;
 use outlive_schemas::limits;
 use outlive_schemas::size::ByteSize;
+use outlive_schemas::time::Millis;
 use outlive_store::etcd::EtcdConfig;
 use outlive_store::keyring::KeysConfig;
 use outlive_store::nats::NatsConfig;
@@ -64,6 +65,16 @@ pub struct ExecutorSection {
     /// The program that is run as `PROGRAM shim` for every attempt; nothing means this very program.
     #[serde(default)]
     pub shim: Option<PathBuf>,
+    /// From a termination signal, what jobs have for their last checkpoints before they are killed without.
+    #[serde(default = "default_drain_timeout")]
+    pub drain_timeout: Millis,
+}
+
+/// Kubernetes kills 30 s after its signal; what is left is for saying goodbye.
+pub const DRAIN_TIMEOUT_DEFAULT: Millis = Millis::secs(25);
+
+fn default_drain_timeout() -> Millis {
+    DRAIN_TIMEOUT_DEFAULT
 }
 
 /// What there is room for; what is not given is measured.
@@ -97,6 +108,8 @@ impl ExecutorConfig {
         if labels > limits::LABELS_MAX {
             return Err(ConfigError::TooManyLabels { given: labels, max: limits::LABELS_MAX });
         }
+        let drain = self.executor.drain_timeout;
+        in_range("executor.drain_timeout", drain, Millis::ZERO, Millis(limits::DURATION_MS_MAX))?;
         let CapacityConfig { cpu_millis, memory, slots } = self.executor.capacity;
         if let Some(cpu) = cpu_millis {
             in_range("executor.capacity.cpu_millis", cpu, 1, u64::from(limits::CPU_MILLIS_MAX))?;

@@ -36,6 +36,10 @@ pub const FREEZE_LIMIT: Duration = Duration::from_secs(5);
 /// in trouble itself, and the job must not share it. The freeze then counts as broken: see [`FreezeError::HeldTooLong`].
 pub const HOLD_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long a tree may stay frozen whose state is stored before it is killed as it stands: nothing of it will go on
+/// here, so it does not suffer; but an executor that hangs must not keep it for ever.
+pub const LAST_HOLD_LIMIT: Duration = Duration::from_secs(600);
+
 /// The most processes one attempt may have and still be frozen: Linux's default number of processes on a whole host.
 pub const PROCESSES_MAX: usize = 32_768;
 
@@ -216,6 +220,13 @@ impl Freezer {
 
     /// Lets everything go on and says how long it stood still, or that it did not stand still all the time.
     pub fn thaw(mut self) -> Result<ThawReport, FreezeError> {
+        let report = self.stood_still();
+        self.release();
+        report.map(|_| ThawReport { paused: BootTime::now().since(self.began) })
+    }
+
+    /// Whether everything has stood still until now, and for how long.
+    pub fn stood_still(&self) -> Result<ThawReport, FreezeError> {
         let mut runner = None;
         let walked = tree::walk(self.root, Below::Everybody, |look| {
             if matches!(look.motion, Motion::Moving(_)) {
@@ -223,7 +234,6 @@ impl Freezer {
             }
             Ok(())
         });
-        self.release();
         match (runner, walked) {
             (Some(pid), _) => Err(FreezeError::Broken { pid }),
             (None, Err(error)) => Err(FreezeError::Unreadable { reason: error.to_string() }),

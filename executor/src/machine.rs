@@ -10,15 +10,20 @@ pub mod holdings;
 mod orders;
 
 use crate::attempt::{self, AttemptMachine};
+use crate::config::DRAIN_TIMEOUT_DEFAULT;
 use crate::heartbeat::heartbeat;
 use crate::intake::Intake;
 use crate::metrics;
 use crate::report::Outbox;
 use holdings::Holdings;
 use outlive_schemas::command::Stop;
+use outlive_schemas::event::Cause;
 use outlive_schemas::executor::Registration;
 use outlive_schemas::id::{Attempt, ExecutorId, JobId, Sequence, Term};
-use outlive_schemas::message::{Assignment, Health, Heartbeat, News, Outcome, ReportBatch, ReportReply, ToExecutor};
+use outlive_schemas::message::{
+    Assignment, Health, Heartbeat, News, Otherwise, Outcome, Release, ReportBatch, ReportReply, ToExecutor,
+};
+use outlive_schemas::time::Millis;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -27,10 +32,10 @@ const REPORT_PAUSE_MS_MIN: u64 = 50;
 /// …up to here: a new leader should be told soon.
 const REPORT_PAUSE_MS_MAX: u64 = 800;
 
-/// From the order to shut down to the end, whatever happens…
-const LEAVE_MS_MAX: u64 = 6_000;
-/// …of which so much is for last checkpoints.
-const LAST_CHECKPOINT_MS_MAX: u64 = 4_000;
+/// When the time for last checkpoints is over, so much is left for killing and reporting.
+const LEAVE_MS_EXTRA: u64 = 3_000;
+/// Without a leader nobody hears how attempts were given back. It is not waited for longer than this.
+const LEADERLESS_MS_MAX: u64 = 5_000;
 /// From a dismissal to the next incarnation: SIGKILL is quick, but a hanging disk is not waited for for ever.
 const DISMISS_MS_MAX: u64 = 15_000;
 
@@ -80,7 +85,7 @@ pub enum Effect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Working,
-    /// Going for good; at that time whatever is left is left.
+    /// Going for good: what is held is given back; at that time whatever is left is left.
     Leaving {
         by_ms: u64,
     },
@@ -115,6 +120,10 @@ pub struct ExecutorMachine {
     waiting: BTreeMap<JobId, Arc<Assignment>>,
     timers: BTreeSet<(u64, JobId, Attempt)>,
     mode: Mode,
+    /// From the order to shut down, what attempts have for their last checkpoints.
+    drain_ms: u64,
+    /// When a leader that counts was heard last.
+    heard_ms: Option<u64>,
     /// Whether the lease is lost and being sought again.
     unregistered: bool,
     /// Whether an answer to a report is waited for.
@@ -138,6 +147,8 @@ impl ExecutorMachine {
             waiting: BTreeMap::new(),
             timers: BTreeSet::new(),
             mode: Mode::Working,
+            drain_ms: DRAIN_TIMEOUT_DEFAULT.0,
+            heard_ms: None,
             unregistered: false,
             asking: false,
             report_pause_ms: REPORT_PAUSE_MS_MIN,
@@ -145,6 +156,11 @@ impl ExecutorMachine {
             now_ms: 0,
             out: Vec::new(),
         }
+    }
+
+    #[must_use]
+    pub fn with_drain_timeout(self, limit: Millis) -> ExecutorMachine {
+        ExecutorMachine { drain_ms: limit.0, ..self }
     }
 
     /// What the next incarnation begins with: terms and positions are the cluster's, and outlive this one.
@@ -184,7 +200,7 @@ impl ExecutorMachine {
             Input::Order(order) => self.order(order),
             Input::Heard { term, seq } => {
                 if self.intake.hear(term, seq) {
-                    self.out.push(Effect::LeaderHeard);
+                    self.hear_leader();
                 }
             }
             Input::Answer(answer) => self.answered(answer),
@@ -219,7 +235,14 @@ impl ExecutorMachine {
             Mode::Leaving { by_ms } => (Over::Left, by_ms),
             Mode::Dismissed { by_ms } => (Over::Dismissed, by_ms),
         };
-        let done = self.live.is_empty() && self.outbox.is_empty();
+        let done = match over {
+            // Whoever would confirm the ends may be gone as well.
+            Over::Left => {
+                let deaf = self.heard_ms.is_none_or(|at_ms| now_ms.saturating_sub(at_ms) > LEADERLESS_MS_MAX);
+                self.live.values().all(|live| live.machine.is_over()) && (deaf || self.outbox.is_empty())
+            }
+            Over::Dismissed => self.live.is_empty() && self.outbox.is_empty(),
+        };
         (done || now_ms >= by_ms).then_some(over)
     }
 
@@ -229,6 +252,11 @@ impl ExecutorMachine {
             self.holdings.remove(job, attempt);
         }
         self.heartbeat()
+    }
+
+    fn hear_leader(&mut self) {
+        self.heard_ms = Some(self.now_ms);
+        self.out.push(Effect::LeaderHeard);
     }
 
     fn now_ms(&self) -> u64 {
@@ -263,7 +291,7 @@ impl ExecutorMachine {
             self.report_later();
             return;
         };
-        self.out.push(Effect::LeaderHeard);
+        self.hear_leader();
         self.report_pause_ms = REPORT_PAUSE_MS_MIN;
         self.report_not_before_ms = 0;
         let superseded: BTreeSet<(JobId, Attempt)> = reply.superseded.into_iter().collect();
@@ -277,7 +305,7 @@ impl ExecutorMachine {
                 News::Checkpoint(_) => {
                     self.step(entry.job, entry.attempt, attempt::Input::CheckpointAcknowledged);
                 }
-                News::Started | News::CheckpointFailed { .. } | News::Missing => {}
+                News::Started | News::CheckpointFailed { .. } | News::ReleaseFailed { .. } | News::Missing => {}
             }
         }
         self.give_up(&superseded);
@@ -326,20 +354,23 @@ impl ExecutorMachine {
         }
     }
 
+    /// Gives back whatever is held, with its state, so that it goes on elsewhere as if nothing had been.
     fn leave(&mut self) {
         if self.is_leaving() {
             return;
         }
-        let now_ms = self.now_ms;
-        tracing::info!(executor = %self.id(), held = self.holdings.len(), "leaving");
-        self.mode = Mode::Leaving { by_ms: now_ms + LEAVE_MS_MAX };
+        let (now_ms, limit_ms) = (self.now_ms, self.drain_ms);
+        tracing::info!(executor = %self.id(), held = self.holdings.len(), limit_ms, "leaving");
+        self.mode = Mode::Leaving { by_ms: now_ms.saturating_add(limit_ms).saturating_add(LEAVE_MS_EXTRA) };
         self.out.push(Effect::Withdrawn);
-        self.waiting.clear();
         // Before anything ends, so that nothing new is placed here meanwhile.
         self.beat();
-        let by_ms = now_ms + LAST_CHECKPOINT_MS_MAX;
+        for (job, waiting) in std::mem::take(&mut self.waiting) {
+            self.give_back(job, waiting.attempt, Cause::Drain);
+        }
+        let how = Release::Checkpoint { within: Millis(limit_ms), otherwise: Otherwise::Kill };
         for (job, attempt) in self.live.keys().copied().collect::<Vec<_>>() {
-            self.step(job, attempt, attempt::Input::Leave { by_ms });
+            self.step(job, attempt, attempt::Input::Release { cause: Cause::Drain, how });
         }
     }
 
@@ -376,6 +407,7 @@ impl ExecutorMachine {
                 tracing::warn!(%job, %attempt, %reason, "a checkpoint failed");
                 metrics::checkpoint_failed();
             }
+            News::ReleaseFailed { reason } => tracing::warn!(%job, %attempt, %reason, "not given back"),
             News::Started | News::Checkpoint(_) | News::Missing => {}
         }
         self.outbox.push(job, attempt, at_ms, news);

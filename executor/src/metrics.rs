@@ -121,8 +121,8 @@ pub fn restored(took: Option<Duration>) {
     }
 }
 
-const OUTCOMES: [&str; 7] =
-    ["succeeded", "exited", "signalled", "timed_out", "launch_failed", "restore_failed", "result_refused"];
+const OUTCOMES: [&str; 8] =
+    ["succeeded", "exited", "signalled", "timed_out", "launch_failed", "restore_failed", "result_refused", "released"];
 
 pub fn ended(outcome: &Outcome) {
     let outcome = match outcome {
@@ -133,6 +133,7 @@ pub fn ended(outcome: &Outcome) {
         Outcome::LaunchFailed { .. } => OUTCOMES[4],
         Outcome::RestoreFailed { .. } => OUTCOMES[5],
         Outcome::ResultRefused { .. } => OUTCOMES[6],
+        Outcome::Released(_) => OUTCOMES[7],
     };
     counter!(ATTEMPTS_ENDED, "outcome" => outcome).increment(1);
 }

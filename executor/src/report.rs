@@ -11,8 +11,8 @@ use outlive_schemas::message::{Ended, News, Outcome, Report, ReportBatch};
 use std::collections::{BTreeSet, VecDeque};
 
 /// What a report takes on the wire besides the texts and payloads in it: names of fields, ids, numbers, a checkpoint's
-/// figures. Measured at 270 for the longest; more is safe.
-const REPORT_BYTES: usize = 384;
+/// figures. Measured at 350 for the longest; more is safe.
+const REPORT_BYTES: usize = 512;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,7 +131,9 @@ fn drop_covered_starts(batch: &mut Vec<Entry>) {
     // A checkpoint between the two needs the start before it.
     let has_more: BTreeSet<(JobId, Attempt)> = batch
         .iter()
-        .filter(|entry| matches!(entry.news, News::Checkpoint(_) | News::CheckpointFailed { .. }))
+        .filter(|entry| {
+            matches!(entry.news, News::Checkpoint(_) | News::CheckpointFailed { .. } | News::ReleaseFailed { .. })
+        })
         .map(|entry| (entry.job, entry.attempt))
         .collect();
     batch.retain(|entry| {
@@ -143,12 +145,13 @@ fn drop_covered_starts(batch: &mut Vec<Entry>) {
 /// Bytes on the wire, at most.
 fn size(news: &News) -> usize {
     let text = match news {
-        News::CheckpointFailed { reason } => reason.len(),
+        News::CheckpointFailed { reason } | News::ReleaseFailed { reason } => reason.len(),
         News::Ended(ended) => {
             let reason = match &ended.outcome {
                 Outcome::LaunchFailed { reason }
                 | Outcome::RestoreFailed { reason, .. }
                 | Outcome::ResultRefused { reason } => reason.len(),
+                Outcome::Released(released) => released.fault.as_ref().map_or(0, |fault| fault.len()),
                 Outcome::Exited { .. } | Outcome::Signalled { .. } | Outcome::TimedOut => 0,
             };
             reason + ended.result.as_ref().map_or(0, |result| result.0.len())

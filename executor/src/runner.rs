@@ -12,7 +12,7 @@ mod work;
 
 use crate::attempt::{self, CheckpointFault, PrepareFault};
 use crate::checkpoint::Checkpointer;
-use crate::driver::process::{ProcessEvent, ProcessHandle};
+use crate::driver::process::{Frozen, ProcessEvent, ProcessHandle};
 use crate::health::HealthMonitor;
 use crate::heartbeat;
 use crate::http::Readiness;
@@ -88,6 +88,9 @@ enum AttemptInput {
     Process(ProcessEvent),
     Read(u32, Result<(Reading, Duration), CheckpointFault>),
     Stored(u32, Result<Option<Taken>, CheckpointFault>),
+    /// As read, and still frozen.
+    ReadLast(u32, Result<(Reading, Frozen), CheckpointFault>),
+    EndedFrozen(u32, Result<(), CheckpointFault>),
     Collected(attempt::ResultFile),
 }
 
@@ -112,6 +115,8 @@ struct Live {
     reading: Option<Reading>,
     pause: Duration,
     checkpoint_began: BootTime,
+    /// It stands still, and since when, from the reading of its last checkpoint to its end.
+    frozen: Option<(Frozen, BootTime)>,
     /// Stored, and not committed yet.
     taken: Option<Taken>,
     /// Since when the latest state that it could fall back to is the latest: the start, or a checkpoint.

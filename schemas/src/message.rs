@@ -6,12 +6,14 @@
 
 use crate::checkpoint::{CheckpointRef, Taken};
 use crate::command::Stop;
+use crate::event::Cause;
 use crate::id::{
     Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, JobName, JobVersion, Namespace, SchedulerName,
     Sequence, Term, Zone,
 };
 use crate::job::JobSpec;
 use crate::payload::Payload;
+use crate::time::Millis;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -96,6 +98,8 @@ pub enum Order {
     Want(Vec<(JobId, Attempt)>),
     /// Your incarnation was declared lost: kill everything, and begin anew under a new id.
     Dismiss,
+    /// Give these back, with their state. Repeated until their ends are reported.
+    Release(Vec<ReleaseAttempt>),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,6 +120,34 @@ pub struct StopAttempt {
     pub job: JobId,
     pub attempt: Attempt,
     pub how: Stop,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseAttempt {
+    pub job: JobId,
+    pub attempt: Attempt,
+    /// What it is for; said again in the outcome, so that whoever hears that need not have given the order.
+    pub cause: Cause,
+    pub how: Release,
+}
+
+/// How an attempt is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Release {
+    /// Its processes are stopped, its state is stored, and then they are killed as they stand: nothing that it did is
+    /// lost. `within` counts from when the order is heard; a repetition may shorten it, and never prolongs it.
+    Checkpoint { within: Millis, otherwise: Otherwise },
+    /// SIGKILL at once; its state is that of its latest checkpoint.
+    Kill,
+}
+
+/// What becomes of an attempt whose last checkpoint cannot be had in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Otherwise {
+    /// It goes on, and [`News::ReleaseFailed`] says why.
+    GoOn,
+    /// It is killed, and loses what it did since its latest checkpoint.
+    Kill,
 }
 
 /// Executor → leader, as a request; repeated until answered.
@@ -157,6 +189,10 @@ pub enum News {
     Ended(Ended),
     /// The leader wants this attempt, and it is not here: assign it again.
     Missing,
+    /// It was to be given back with its state, and that cannot be stored: it goes on.
+    ReleaseFailed {
+        reason: CompactString,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -192,6 +228,18 @@ pub enum Outcome {
     ResultRefused {
         reason: CompactString,
     },
+    /// It was given back, by order or because its executor is going.
+    Released(Released),
+}
+
+/// How an attempt was given back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    pub cause: Cause,
+    /// The last checkpoint. Nothing, and no `fault`: what is committed already is all there was, or none was asked for.
+    pub checkpoint: Option<Taken>,
+    /// Why there is no last checkpoint: what was done since the latest one is lost.
+    pub fault: Option<CompactString>,
 }
 
 /// What an executor answers to a probe.

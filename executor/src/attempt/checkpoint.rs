@@ -28,12 +28,18 @@ pub(super) enum Step {
         began_at: u64,
         ended_at: u64,
     },
+    /// The same once more, for the last time: the job stands still from the reading to its end. See `release`.
+    LastReading,
+    LastStoring,
+    LastEnding {
+        taken: Option<Taken>,
+    },
 }
 
 impl Step {
     /// Whether a task is at work for it.
     pub fn is_working(&self) -> bool {
-        matches!(self, Step::Reading { .. } | Step::Storing { .. })
+        !matches!(self, Step::Idle { .. } | Step::Reported { .. })
     }
 
     pub fn wake_at(&self, plan: &Plan) -> Option<u64> {
@@ -42,7 +48,8 @@ impl Step {
             Step::Reading { began_at } | Step::Storing { began_at } => {
                 Some(began_at.saturating_add(plan.checkpoint_timeout_ms))
             }
-            Step::Reported { .. } => None,
+            // The release has a time of its own.
+            Step::Reported { .. } | Step::LastReading | Step::LastStoring | Step::LastEnding { .. } => None,
         }
     }
 }
@@ -52,6 +59,7 @@ impl AttemptMachine {
     pub(super) fn wake_checkpoint(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         let State::Running { step, .. } = &self.state else { return };
         match *step {
+            Step::Idle { next_at } if now_ms >= next_at && self.releasing.is_some() => self.begin_last(effects),
             Step::Idle { next_at } if now_ms >= next_at => self.begin_checkpoint(now_ms, effects),
             Step::Reading { began_at } | Step::Storing { began_at }
                 if now_ms >= began_at.saturating_add(self.plan.checkpoint_timeout_ms) =>
@@ -65,15 +73,6 @@ impl AttemptMachine {
         }
     }
 
-    /// The executor is going. One that is under way will do.
-    pub(super) fn begin_last_checkpoint(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
-        match &self.state {
-            State::Running { step: Step::Idle { .. }, .. } => self.begin_checkpoint(now_ms, effects),
-            State::Preparing { .. } => self.abandon(effects),
-            _ => {}
-        }
-    }
-
     pub(super) fn read(
         &mut self,
         of: u32,
@@ -82,16 +81,21 @@ impl AttemptMachine {
         effects: &mut Vec<Effect>,
     ) {
         let State::Running { step, .. } = &mut self.state else { return };
-        let Step::Reading { began_at } = *step else { return };
         if of != self.round {
             return;
         }
-        match result {
-            Ok(()) => {
+        match (*step, result) {
+            (Step::Reading { began_at }, Ok(())) => {
                 *step = Step::Storing { began_at };
                 effects.push(Effect::Store { round: of });
             }
-            Err(fault) => self.fault(began_at, fault, now_ms, effects),
+            (Step::LastReading, Ok(())) => {
+                *step = Step::LastStoring;
+                effects.push(Effect::Store { round: of });
+            }
+            (Step::Reading { began_at }, Err(fault)) => self.fault(began_at, fault, now_ms, effects),
+            (Step::LastReading, Err(fault)) => self.last_failed(fault, now_ms, effects),
+            _ => {}
         }
     }
 
@@ -103,17 +107,22 @@ impl AttemptMachine {
         effects: &mut Vec<Effect>,
     ) {
         let State::Running { step, .. } = &mut self.state else { return };
-        let Step::Storing { began_at } = *step else { return };
         if of != self.round {
             return;
         }
-        match result {
-            Ok(Some(taken)) => {
+        match (*step, result) {
+            (Step::Storing { began_at }, Ok(Some(taken))) => {
                 *step = Step::Reported { began_at, ended_at: now_ms };
                 effects.push(Effect::Report { at_ms: now_ms, news: News::Checkpoint(taken) });
             }
-            Ok(None) => self.rest(began_at, now_ms, effects),
-            Err(fault) => self.fault(began_at, fault, now_ms, effects),
+            (Step::LastStoring, Ok(taken)) => {
+                *step = Step::LastEnding { taken };
+                effects.push(Effect::EndFrozen { round: of });
+            }
+            (Step::Storing { began_at }, Ok(None)) => self.rest(began_at, now_ms, effects),
+            (Step::Storing { began_at }, Err(fault)) => self.fault(began_at, fault, now_ms, effects),
+            (Step::LastStoring, Err(fault)) => self.last_failed(fault, now_ms, effects),
+            _ => {}
         }
     }
 
@@ -137,23 +146,26 @@ impl AttemptMachine {
         }
     }
 
-    fn fail_checkpoint(&mut self, began_at: u64, reason: CompactString, now_ms: u64, effects: &mut Vec<Effect>) {
+    pub(super) fn fail_checkpoint(
+        &mut self,
+        began_at: u64,
+        reason: CompactString,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) {
         effects.push(Effect::Report { at_ms: now_ms, news: News::CheckpointFailed { reason } });
         self.rest(began_at, now_ms.saturating_add(FAILURE_PAUSE_MS_MIN), effects);
     }
 
-    /// → idle until the next is due; or, when the executor is going, there is no next one.
+    /// → idle until the next is due; where the attempt is to be given back that is now.
     fn rest(&mut self, began_at: u64, ended_at: u64, effects: &mut Vec<Effect>) {
-        if self.leave_by.is_some() {
-            self.set_step(Step::Idle { next_at: u64::MAX });
-            return self.abandon(effects);
-        }
         let by_interval = began_at.saturating_add(self.plan.interval_ms);
         let by_pause = ended_at.saturating_add(self.plan.min_pause_ms);
         self.set_step(Step::Idle { next_at: by_interval.max(by_pause) });
+        self.go_on_releasing(ended_at, effects);
     }
 
-    fn set_step(&mut self, to: Step) {
+    pub(super) fn set_step(&mut self, to: Step) {
         if let State::Running { step, .. } = &mut self.state {
             *step = to;
         }

@@ -3,6 +3,7 @@
 use super::*;
 use outlive_schemas::checkpoint::BlobName;
 use outlive_schemas::id::{Attempt, JobId, JobName, JobVersion, Namespace, Sequence};
+use outlive_schemas::message::Otherwise;
 use outlive_schemas::time::Millis;
 use std::sync::Arc;
 
@@ -387,36 +388,156 @@ fn an_abandoned_attempt_is_killed_and_says_nothing() {
     over.check(2_001, Input::Abandon, &[Effect::Forget]).check(2_002, Input::Collected(ResultFile::None), &[]);
 }
 
-#[test]
-fn leaving_takes_one_more_checkpoint_and_then_lets_go() {
-    let mut scene = running(PLAN);
-    scene
-        .check(2_000, Input::Leave { by_ms: 5_000 }, &[Effect::Read { round: 1 }])
-        .wakes_at(Some(5_000))
-        .check(2_001, Input::Read { round: 1, result: Ok(()) }, &[Effect::Store { round: 1 }])
-        .check(2_002, Input::Leave { by_ms: 9_000 }, &[])
-        .check(
-            2_003,
-            Input::Stored { round: 1, result: Ok(Some(taken(1))) },
-            &[report(2_003, News::Checkpoint(taken(1)))],
-        )
-        .check(2_004, Input::CheckpointAcknowledged, &[Effect::CommitCheckpoint, Effect::Kill])
-        .check(2_005, Input::Exited(Exit::Signal(9)), &[])
-        .check(2_006, Input::Gone, &[Effect::Forget]);
+const HAND_OVER: Input = Input::Release {
+    cause: Cause::Drain,
+    how: Release::Checkpoint { within: Millis(3_000), otherwise: Otherwise::Kill },
+};
+const LET_GO: Input = Input::Release { cause: Cause::Update, how: Release::Kill };
+
+fn released(checkpoint: Option<Taken>, fault: Option<&str>) -> Outcome {
+    Outcome::Released(Released { cause: Cause::Drain, checkpoint, fault: fault.map(Into::into) })
 }
 
 #[test]
-fn leaving_does_not_wait_for_ever() {
-    running(PLAN)
-        .check(2_000, Input::Leave { by_ms: 5_000 }, &[Effect::Read { round: 1 }])
+fn what_is_given_back_stands_still_from_its_last_checkpoint_to_its_end() {
+    for (stored, changed) in [(Some(taken(1)), true), (None, false)] {
+        let mut scene = running(PLAN);
+        scene
+            .check(2_000, HAND_OVER, &[Effect::ReadLast { round: 1 }])
+            .wakes_at(Some(5_000))
+            .check(2_001, HAND_OVER, &[])
+            .check(2_002, Input::Read { round: 1, result: Ok(()) }, &[Effect::Store { round: 1 }])
+            .check(2_900, Input::Stored { round: 1, result: Ok(stored) }, &[Effect::EndFrozen { round: 1 }])
+            // Stored in time: however long the kill takes, nothing is given up.
+            .wakes_at(None)
+            .check(6_000, Input::EndedFrozen { round: 1, result: Ok(()) }, &[])
+            .check(6_001, Input::Exited(Exit::Signal(9)), &[])
+            .check(6_002, Input::Gone, &[Effect::Collect { result: false }]);
+        let outcome = released(changed.then(|| taken(1)), None);
+        scene.check(6_003, Input::Collected(ResultFile::None), &[ended(6_001, outcome, Some(5_001))]);
+    }
+}
+
+#[test]
+fn its_end_may_be_heard_of_before_the_answer_to_what_ended_it() {
+    let mut scene = running(PLAN);
+    scene
+        .check(2_000, HAND_OVER, &[Effect::ReadLast { round: 1 }])
+        .check(2_002, Input::Read { round: 1, result: Ok(()) }, &[Effect::Store { round: 1 }])
+        .check(2_003, Input::Stored { round: 1, result: Ok(Some(taken(1))) }, &[Effect::EndFrozen { round: 1 }])
+        .check(2_004, Input::Exited(Exit::Signal(9)), &[])
+        .check(2_005, Input::EndedFrozen { round: 1, result: Ok(()) }, &[])
+        .check(2_006, Input::Gone, &[Effect::Collect { result: false }]);
+    let outcome = released(Some(taken(1)), None);
+    scene.check(2_007, Input::Collected(ResultFile::None), &[ended(2_004, outcome, Some(1_004))]);
+}
+
+#[test]
+fn a_checkpoint_under_way_is_waited_for_until_it_counts() {
+    let mut scene = reading();
+    scene
+        .check(11_001, HAND_OVER, &[])
+        .check(11_002, Input::Read { round: 1, result: Ok(()) }, &[Effect::Store { round: 1 }])
+        .check(
+            11_003,
+            Input::Stored { round: 1, result: Ok(Some(taken(1))) },
+            &[report(11_003, News::Checkpoint(taken(1)))],
+        )
+        .check(11_100, Input::CheckpointAcknowledged, &[Effect::CommitCheckpoint, Effect::ReadLast { round: 2 }])
+        .check(11_101, Input::Read { round: 1, result: Ok(()) }, &[])
+        .check(11_102, Input::Read { round: 2, result: Ok(()) }, &[Effect::Store { round: 2 }]);
+}
+
+#[test]
+fn a_last_checkpoint_that_fails_is_tried_again_and_the_job_goes_on_meanwhile() {
+    let mut scene = running(PLAN);
+    scene
+        .check(2_000, HAND_OVER, &[Effect::ReadLast { round: 1 }])
+        .check(2_010, Input::Read { round: 1, result: Err(failed("a socket")) }, &[Effect::CancelCheckpoint])
+        .wakes_at(Some(2_510))
+        .check(2_510, Input::Wake, &[Effect::ReadLast { round: 2 }])
+        .check(2_511, Input::Read { round: 2, result: Ok(()) }, &[Effect::Store { round: 2 }])
+        .check(2_520, Input::Stored { round: 2, result: Err(failed("no room")) }, &[Effect::CancelCheckpoint])
+        .check(3_020, Input::Wake, &[Effect::ReadLast { round: 3 }])
+        .check(3_021, Input::Read { round: 3, result: Ok(()) }, &[Effect::Store { round: 3 }])
+        .check(3_022, Input::Stored { round: 3, result: Ok(Some(taken(3))) }, &[Effect::EndFrozen { round: 3 }])
+        // It was continued from outside: what was read is not what it was at its end.
+        .check(3_023, Input::EndedFrozen { round: 3, result: Err(failed("broken")) }, &[Effect::CancelCheckpoint])
+        .check(3_523, Input::Wake, &[Effect::ReadLast { round: 4 }])
         .check(5_000, Input::Wake, &[Effect::CancelCheckpoint, Effect::Kill])
-        .wakes_at(None)
-        .check(5_001, Input::Gone, &[Effect::Forget]);
+        .check(5_001, Input::Exited(Exit::Signal(9)), &[])
+        .check(5_002, Input::Gone, &[Effect::Collect { result: false }]);
+    let outcome = released(None, Some("no last checkpoint within 3s: broken"));
+    scene.check(5_003, Input::Collected(ResultFile::None), &[ended(5_001, outcome, Some(4_001))]);
+}
+
+#[test]
+fn one_that_may_not_lose_anything_goes_on_when_its_last_checkpoint_fails() {
+    let order = || Input::Release {
+        cause: Cause::Update,
+        how: Release::Checkpoint { within: Millis(3_000), otherwise: Otherwise::GoOn },
+    };
+    let mut scene = running(PLAN);
+    let news = News::ReleaseFailed { reason: "no last checkpoint within 3s".into() };
+    scene
+        .check(2_000, order(), &[Effect::ReadLast { round: 1 }])
+        .check(5_000, Input::Wake, &[Effect::CancelCheckpoint, report(5_000, news)])
+        .wakes_at(Some(10_000))
+        .check(10_000, Input::Wake, &[Effect::Read { round: 2 }])
+        .check(10_001, Input::Read { round: 2, result: Ok(()) }, &[Effect::Store { round: 2 }])
+        .check(10_002, Input::Stored { round: 2, result: Ok(None) }, &[])
+        // It can be asked again.
+        .check(10_003, order(), &[Effect::ReadLast { round: 3 }]);
+}
+
+#[test]
+fn letting_go_asks_for_no_checkpoint() {
+    let outcome = || Outcome::Released(Released { cause: Cause::Update, checkpoint: None, fault: None });
+    let mut scene = reading();
+    scene
+        .check(11_001, LET_GO, &[Effect::CancelCheckpoint, Effect::Kill])
+        .check(11_002, Input::Exited(Exit::Signal(9)), &[])
+        .check(11_003, Input::Gone, &[Effect::Collect { result: false }])
+        .check(11_004, Input::Collected(ResultFile::None), &[ended(11_002, outcome(), Some(10_002))]);
+    // Impatience: the last checkpoint is not waited for any more.
+    running(PLAN).check(2_000, HAND_OVER, &[Effect::ReadLast { round: 1 }]).check(
+        2_001,
+        LET_GO,
+        &[Effect::CancelCheckpoint, Effect::Kill],
+    );
+    let mut starting = self::scene(PLAN);
+    starting.check(1, Input::Prepared, &[Effect::Start]).check(2, LET_GO, &[]).check(
+        3,
+        Input::Started { at_ms: 3 },
+        &[report(3, News::Started), Effect::Kill],
+    );
+}
+
+#[test]
+fn what_has_not_begun_or_is_over_is_given_back_as_it_is() {
+    scene(PLAN).check(1, HAND_OVER, &[Effect::CancelPrepare, ended(1, released(None, None), None)]);
+    let mut starting = scene(PLAN);
+    starting.check(1, Input::Prepared, &[Effect::Start]).check(2, HAND_OVER, &[]).check(
+        3,
+        Input::Started { at_ms: 3 },
+        &[report(3, News::Started), Effect::ReadLast { round: 1 }],
+    );
+    // What ends by itself has its own outcome.
+    let mut over = running(PLAN);
+    over.check(2_000, HAND_OVER, &[Effect::ReadLast { round: 1 }])
+        .check(2_001, Input::Exited(Exit::Code(0)), &[Effect::CancelCheckpoint])
+        .check(2_002, HAND_OVER, &[])
+        .check(2_003, Input::Gone, &[Effect::Collect { result: true }]);
+    over.check(2_004, Input::Collected(ResultFile::None), &[ended(2_001, Outcome::Exited { code: 0 }, Some(1_001))]);
+    // Who ends a job for good has no use for its state.
     running(PLAN)
-        .check(2_000, Input::Leave { by_ms: 5_000 }, &[Effect::Read { round: 1 }])
-        .check(2_001, Input::Read { round: 1, result: Ok(()) }, &[Effect::Store { round: 1 }])
-        .check(2_002, Input::Stored { round: 1, result: Ok(None) }, &[Effect::Kill]);
-    scene(PLAN).check(1, Input::Leave { by_ms: 5_000 }, &[Effect::CancelPrepare, Effect::Forget]);
+        .check(2_000, HAND_OVER, &[Effect::ReadLast { round: 1 }])
+        .check(2_001, GRACEFUL, &[Effect::CancelCheckpoint, Effect::Terminate])
+        .wakes_at(Some(4_001));
+    running(PLAN)
+        .check(2_000, HAND_OVER, &[Effect::ReadLast { round: 1 }])
+        .check(2_001, Input::Abandon, &[Effect::CancelCheckpoint, Effect::Kill])
+        .check(2_002, Input::Gone, &[Effect::Forget]);
 }
 
 #[test]
@@ -430,6 +551,7 @@ fn answers_that_nobody_waits_for_change_nothing() {
             Input::Read { round: 1, result: Ok(()) },
             Input::Stored { round: 1, result: Ok(None) },
             Input::Collected(ResultFile::None),
+            Input::EndedFrozen { round: 1, result: Ok(()) },
             Input::CheckpointAcknowledged,
             Input::EndAcknowledged,
             Input::Wake,
@@ -448,8 +570,7 @@ fn answers_that_nobody_waits_for_change_nothing() {
         Input::EndAcknowledged,
         &[Effect::Forget],
     );
-    for input in late().into_iter().chain([Input::Abandon, KILL, GRACEFUL, Input::Gone, Input::Leave { by_ms: 9_000 }])
-    {
+    for input in late().into_iter().chain([Input::Abandon, KILL, GRACEFUL, Input::Gone, HAND_OVER, LET_GO]) {
         scene.check(2_003, input, &[]);
     }
     scene.wakes_at(None);

@@ -24,7 +24,7 @@ use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-pub use crate::freeze::{FreezeError, FreezeReport, HOLD_LIMIT, ThawReport};
+pub use crate::freeze::{FreezeError, FreezeReport, HOLD_LIMIT, LAST_HOLD_LIMIT, ThawReport};
 pub use crate::shim::BootTime;
 pub use crate::shim::protocol::Exit;
 pub use frozen::Frozen;

@@ -7,10 +7,13 @@ use crate::driver::noop;
 use crate::intake::Admission;
 use crate::metrics;
 use outlive_schemas::command::Stop;
+use outlive_schemas::event::Cause;
 use outlive_schemas::executor::Capacity;
 use outlive_schemas::id::{Attempt, JobId, Sequence};
 use outlive_schemas::job::Driver;
-use outlive_schemas::message::{Assignment, Ended, News, Order, Outcome, StopAttempt, ToExecutor};
+use outlive_schemas::message::{
+    Assignment, Ended, News, Order, Outcome, ReleaseAttempt, Released, StopAttempt, ToExecutor,
+};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -20,12 +23,18 @@ impl ExecutorMachine {
             tracing::warn!(term = %order.term, newest = %self.intake.term(), "an order of a deposed leader is refused");
             return;
         }
-        self.out.push(Effect::LeaderHeard);
-        // Who is going takes nothing on, and everything is ended already or about to be.
-        if self.mode != Mode::Working {
+        self.hear_leader();
+        // Who is dismissed ends everything already.
+        if matches!(self.mode, Mode::Dismissed { .. }) {
             return;
         }
         match order.order {
+            // Who is going takes nothing on: it was placed before the leader knew.
+            Order::Assign(assignments) if matches!(self.mode, Mode::Leaving { .. }) => {
+                for assignment in assignments {
+                    self.decline(&assignment);
+                }
+            }
             Order::Assign(assignments) => {
                 let now_ms = self.now_ms();
                 for assignment in assignments {
@@ -35,6 +44,38 @@ impl ExecutorMachine {
             Order::Stop(stops) => stops.into_iter().for_each(|stop| self.stop(stop)),
             Order::Want(wanted) => self.want(&wanted, order.seq),
             Order::Dismiss => self.dismissed(),
+            Order::Release(releases) => releases.into_iter().for_each(|release| self.release(release)),
+        }
+    }
+
+    /// Gives an assignment back that was not begun.
+    fn decline(&mut self, assignment: &Assignment) {
+        let (job, attempt, placed_at) = (assignment.job, assignment.attempt, assignment.placed_at);
+        let need = Capacity::default();
+        if self.intake.assign(&self.holdings, &self.registration.capacity, job, attempt, &need) == Admission::Take {
+            self.replace(job);
+            self.holdings.insert(job, Holding { attempt, placed_at, need, over: false });
+            self.give_back(job, attempt, Cause::Drain);
+        }
+    }
+
+    /// Ends an attempt that has not begun.
+    pub(super) fn give_back(&mut self, job: JobId, attempt: Attempt, cause: Cause) {
+        let outcome = Outcome::Released(Released { cause, checkpoint: None, fault: None });
+        self.holdings.end(job, attempt);
+        let ended = Ended { outcome, ran_ms: None, result: None };
+        self.outbox.push(job, attempt, self.now_ms(), News::Ended(ended));
+    }
+
+    fn release(&mut self, release: ReleaseAttempt) {
+        let ReleaseAttempt { job, attempt, cause, how } = release;
+        if self.waiting.get(&job).is_some_and(|waiting| waiting.attempt == attempt) {
+            self.waiting.remove(&job);
+            self.give_back(job, attempt, cause);
+        } else if self.live.contains_key(&(job, attempt)) {
+            self.step(job, attempt, attempt::Input::Release { cause, how });
+        } else if self.intake.stops_missing(&self.holdings, job, attempt) {
+            self.outbox.push(job, attempt, self.now_ms(), News::Missing);
         }
     }
 
@@ -163,6 +204,8 @@ impl ExecutorMachine {
         self.out.push(Effect::ForgetReport);
         self.waiting.clear();
         self.out.push(Effect::Withdrawn);
-        self.mode = Mode::Dismissed { by_ms: self.now_ms() + super::DISMISS_MS_MAX };
+        if self.mode == Mode::Working {
+            self.mode = Mode::Dismissed { by_ms: self.now_ms() + super::DISMISS_MS_MAX };
+        }
     }
 }

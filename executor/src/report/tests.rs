@@ -3,7 +3,9 @@
 use super::*;
 use outlive_schemas::checkpoint::{BlobName, Taken};
 use outlive_schemas::codec::pack;
+use outlive_schemas::event::Cause;
 use outlive_schemas::id::CheckpointNumber;
+use outlive_schemas::message::Released;
 use outlive_schemas::payload::Payload;
 use uuid::Uuid;
 
@@ -33,6 +35,7 @@ fn kinds(batch: &ReportBatch) -> Vec<&'static str> {
         News::CheckpointFailed { .. } => "checkpoint failed",
         News::Ended(_) => "ended",
         News::Missing => "missing",
+        News::ReleaseFailed { .. } => "release failed",
     };
     batch.reports.iter().map(kind).collect()
 }
@@ -118,6 +121,11 @@ fn batches_stay_within_both_limits_and_in_order() {
 fn the_estimate_of_a_reports_size_is_never_too_low() {
     let reason = "ä".repeat(limits::REASON_BYTES_MAX / 2);
     let outcome = Outcome::RestoreFailed { number: CheckpointNumber(u64::MAX), reason: reason.as_str().into() };
+    let given_back = Outcome::Released(Released {
+        cause: Cause::HostDegraded,
+        checkpoint: Some(taken()),
+        fault: Some(reason.as_str().into()),
+    });
     let news = [
         News::Started,
         News::Missing,
@@ -125,6 +133,8 @@ fn the_estimate_of_a_reports_size_is_never_too_low() {
         News::CheckpointFailed { reason: reason.as_str().into() },
         ended(Some(u64::MAX), 1_000),
         News::Ended(Ended { outcome, ran_ms: Some(u64::MAX), result: None }),
+        News::Ended(Ended { outcome: given_back, ran_ms: Some(u64::MAX), result: None }),
+        News::ReleaseFailed { reason: reason.as_str().into() },
     ];
     for news in news {
         let estimate = size(&news);

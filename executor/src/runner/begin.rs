@@ -92,7 +92,7 @@ pub(crate) async fn run(
             readiness: Arc::clone(&readiness),
             origin: BootTime::now(),
             // Terms and positions are the cluster's; they outlive an incarnation.
-            machine: ExecutorMachine::new(registration, intake),
+            machine: ExecutorMachine::new(registration, intake).with_drain_timeout(config.executor.drain_timeout),
             live: BTreeMap::new(),
             deadlines: watch::Sender::new(Deadlines::of(&*membership)),
             membership,

@@ -1,7 +1,7 @@
 //! Between the machines and the tasks: what a task came back with becomes a machine's input, and a machine's effects
 //! become tasks.
 
-use super::work::{Ground, Launched};
+use super::work::{self, Ground, Launched};
 use super::{AttemptInput, Input, Live, Runner, ask};
 use crate::attempt::{self, Effect};
 use crate::driver::process::{ControlError, ProcessEvent, ProcessHandle};
@@ -74,6 +74,7 @@ impl Runner {
             }
             AttemptInput::Process(ProcessEvent::Gone | ProcessEvent::ShimLost { .. }) => {
                 live.process = None;
+                live.frozen = None;
                 live.safe_since_ms = None;
                 attempt::Input::Gone
             }
@@ -94,7 +95,11 @@ impl Runner {
                 attempt::Input::Read { round, result }
             }
             AttemptInput::Stored(round, result) => {
-                let took = BootTime::now().since(live.checkpoint_began);
+                let now = BootTime::now();
+                let took = now.since(live.checkpoint_began);
+                if let Some((_, since)) = &live.frozen {
+                    live.pause = now.since(*since);
+                }
                 let result = result.map(|taken| {
                     taken.map(|taken| Taken { duration_ms: millis(took), pause_ms: millis(live.pause), ..taken })
                 });
@@ -111,6 +116,15 @@ impl Runner {
                 }
                 attempt::Input::Stored { round, result }
             }
+            AttemptInput::ReadLast(round, result) => {
+                let result = result.map(|(reading, frozen)| {
+                    let since = live.checkpoint_began;
+                    live.reading = Some(reading);
+                    live.frozen = Some((frozen, since));
+                });
+                attempt::Input::Read { round, result }
+            }
+            AttemptInput::EndedFrozen(round, result) => attempt::Input::EndedFrozen { round, result },
             AttemptInput::Collected(file) => attempt::Input::Collected(file),
         };
         self.step(machine::Input::Attempt(job, attempt, input)).await;
@@ -144,6 +158,7 @@ impl Runner {
             reading: None,
             pause: Duration::ZERO,
             checkpoint_began: BootTime::now(),
+            frozen: None,
             taken: None,
             safe_since_ms: None,
             preparing: None,
@@ -192,9 +207,26 @@ impl Runner {
                     AttemptInput::Stored(round, workshop.store(checkpointer, reading).await)
                 }));
             }
+            Effect::ReadLast { round } => {
+                let Some(process) = live.process.clone() else { return };
+                let checkpointer = live.checkpointer.clone().expect("an attempt runs after it was prepared");
+                live.checkpoint_began = BootTime::now();
+                live.checkpointing = Some(spawn(&self.tasks, job, attempt, async move {
+                    AttemptInput::ReadLast(round, workshop.read_last(checkpointer, process).await)
+                }));
+            }
+            Effect::EndFrozen { round } => {
+                let Some((frozen, _)) = live.frozen.take() else { return };
+                // Never given up: whether it was killed as it stood must be known.
+                spawn(&self.tasks, job, attempt, async move {
+                    AttemptInput::EndedFrozen(round, work::end_frozen(frozen).await)
+                });
+            }
             Effect::CancelCheckpoint => {
                 give_up(&mut live.checkpointing);
                 live.reading = None;
+                // Where it stands still, it goes on.
+                live.frozen = None;
             }
             Effect::CommitCheckpoint => {
                 if let (Some(checkpointer), Some(taken)) = (&live.checkpointer, live.taken.take()) {

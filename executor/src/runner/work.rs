@@ -6,7 +6,9 @@
 use crate::attempt::{CheckpointFault, PrepareFault, ResultFile};
 use crate::checkpoint::{Baseline, Checkpointer, blocking};
 use crate::driver::limit::Limits;
-use crate::driver::process::{FreezeError, ProcessAttempt, ProcessEvent, ProcessHandle, StartSpec};
+use crate::driver::process::{
+    FreezeError, Frozen, LAST_HOLD_LIMIT, ProcessAttempt, ProcessEvent, ProcessHandle, StartSpec,
+};
 use crate::environment::{self, Place};
 use crate::error::{explained, shortened};
 use crate::logs::{LogPump, LogSink, LogTarget, spawn_logs};
@@ -210,6 +212,19 @@ impl Workshop {
         Ok((reading, pause))
     }
 
+    /// Reads the state for the last time: the job does not go on after it, unless what is returned is dropped.
+    pub async fn read_last(
+        &self,
+        checkpointer: Arc<Checkpointer>,
+        process: ProcessHandle,
+    ) -> Result<(Reading, Frozen), CheckpointFault> {
+        let _turn = turn(&self.readings).await;
+        let frozen = process.freeze_for(LAST_HOLD_LIMIT).await.map_err(unfrozen)?;
+        let tree = process.pid();
+        let reading = blocking(move || checkpointer.read_of(tree)).await.map_err(|error| fault(&error))?;
+        Ok((reading, frozen))
+    }
+
     /// Stores what was read. Nothing: it is what the last checkpoint holds.
     pub async fn store(
         &self,
@@ -232,6 +247,13 @@ impl Workshop {
         }
         blocking(move || directory.read_result()).await
     }
+}
+
+/// Kills an attempt as it stands. An error: it did not stand still, so what was read of it is worth nothing.
+pub async fn end_frozen(frozen: Frozen) -> Result<(), CheckpointFault> {
+    let ended = frozen.end().await.map_err(unfrozen)?;
+    metrics::paused(ended.paused);
+    Ok(())
 }
 
 fn unfrozen(error: FreezeError) -> CheckpointFault {

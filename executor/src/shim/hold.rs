@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::BootTime;
 use super::protocol::FromShim;
-use crate::freeze::{FreezeError, Freezer, HOLD_LIMIT, Step, ThawReport};
+use crate::freeze::{FreezeError, Freezer, LAST_HOLD_LIMIT, Step, ThawReport};
 
 /// Where a freeze is.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Hold {
             return Some(FromShim::Froze { id, result: Err(FreezeError::Busy) });
         }
         let now = BootTime::now();
-        let limit = limit.min(HOLD_LIMIT);
+        let limit = limit.min(LAST_HOLD_LIMIT);
         *self = Self::Stopping { id, freezer: Freezer::begin(root, now), limit, next: now };
         None
     }
@@ -93,6 +93,21 @@ impl Hold {
                 Err(FreezeError::NotFrozen)
             }
         }
+    }
+
+    /// Says whether everything stood still since the freeze of this number, for one who kills it next. If so it stays
+    /// frozen.
+    pub fn end(&mut self, id: u64) -> Result<ThawReport, FreezeError> {
+        let Self::Held { id: held, freezer, .. } = self else { return self.thaw(id) };
+        if *held != id {
+            return Err(FreezeError::NotFrozen);
+        }
+        let still = freezer.stood_still();
+        if still.is_err() {
+            freezer.release();
+            *self = Self::None;
+        }
+        still
     }
 
     /// Ends whatever freeze there is; its answer, if that has not been given yet.

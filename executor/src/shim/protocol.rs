@@ -55,6 +55,10 @@ pub enum ToShim {
     Thaw {
         id: u64,
     },
+    /// Kills everything as it stands, if that freeze still holds; answered like a thaw.
+    EndFrozen {
+        id: u64,
+    },
     /// Sends a signal to every process of the attempt.
     Signal {
         signal: i32,

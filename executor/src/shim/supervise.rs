@@ -150,6 +150,15 @@ impl Supervisor {
                 let result = self.hold.thaw(id);
                 self.control.say(&FromShim::Thawed { id, result })
             }
+            ToShim::EndFrozen { id } => {
+                let result = self.hold.end(id);
+                let holds = result.is_ok();
+                self.control.say(&FromShim::Thawed { id, result })?;
+                if holds {
+                    self.end();
+                }
+                Ok(())
+            }
             ToShim::Signal { signal } => self.signal(signal),
             ToShim::Kill => {
                 self.end();

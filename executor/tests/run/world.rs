@@ -12,6 +12,7 @@ use outlive_schemas::id::{
 use outlive_schemas::job::Labels;
 use outlive_schemas::message::{Assignment, Ended, News, Order};
 use outlive_schemas::payload::Payload;
+use outlive_schemas::time::Millis;
 use outlive_store::blob::{JetStreamBlobs, blob_stream};
 use outlive_store::etcd::{self, EtcdConfig};
 use outlive_store::job_log::{JetStreamJobLogs, JobLogLimits};
@@ -81,6 +82,7 @@ impl World {
                 capacity: CapacityConfig { cpu_millis: Some(4_000), memory: None, slots: Some(16) },
                 labels: Labels::new(),
                 shim: Some(env!("CARGO_BIN_EXE_outlive-shim").into()),
+                drain_timeout: Millis::secs(10),
             },
         }
     }

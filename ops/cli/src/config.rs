@@ -16,6 +16,7 @@ use outlive_scheduler::config::{BlobsConfig, LogConfig, WitnessMode};
 use outlive_schemas::id::{ExecutorName, SchedulerName, Zone};
 use outlive_schemas::job::Labels;
 use outlive_schemas::size::ByteSize;
+use outlive_schemas::time::Millis;
 use outlive_store::etcd::EtcdConfig;
 use outlive_store::keyring::KeysConfig;
 use outlive_store::nats::NatsConfig;
@@ -95,6 +96,8 @@ pub struct ExecutorSettings {
     pub labels: Labels,
     /// The program that is run as `PROGRAM shim` for every attempt. Absent: this one.
     pub shim: Option<PathBuf>,
+    /// From a termination signal, what jobs have for their last checkpoints before they are killed without.
+    pub drain_timeout: Option<Millis>,
 }
 
 impl Default for ClusterSettings {

@@ -45,6 +45,15 @@ impl Frozen {
         let id = self.id;
         answer(&self.requests, |reply| Request::Thaw { id, reply: Some(reply) }).await
     }
+
+    /// Kills the attempt as it stands. If this fails it did not stand still, and goes on.
+    pub async fn end(mut self) -> Result<ThawReport, FreezeError> {
+        let id = self.id;
+        let ended = answer(&self.requests, |reply| Request::EndFrozen { id, reply }).await;
+        // What is killed is not thawed before.
+        self.thawed = ended.is_ok();
+        ended
+    }
 }
 
 impl Drop for Frozen {

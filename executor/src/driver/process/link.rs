@@ -40,6 +40,7 @@ pub(super) enum Request {
     Extend { until: BootTime },
     Freeze { hold: Duration, reply: oneshot::Sender<FreezeAnswer> },
     Thaw { id: u64, reply: Option<oneshot::Sender<ThawAnswer>> },
+    EndFrozen { id: u64, reply: oneshot::Sender<ThawAnswer> },
     Signal { signal: i32 },
     Kill,
 }
@@ -136,6 +137,10 @@ impl Link {
                     self.thaws.insert(id, reply);
                 }
                 ToShim::Thaw { id }
+            }
+            Request::EndFrozen { id, reply } => {
+                self.thaws.insert(id, reply);
+                ToShim::EndFrozen { id }
             }
         };
         self.send(&message).await

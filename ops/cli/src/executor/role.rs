@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::shutdown;
 use anyhow::Context;
 use clap::Args;
-use outlive_executor::config::{ClusterConfig, ExecutorConfig, ExecutorSection};
+use outlive_executor::config::{ClusterConfig, DRAIN_TIMEOUT_DEFAULT, ExecutorConfig, ExecutorSection};
 use outlive_schemas::id::ExecutorName;
 
 #[derive(Debug, Args)]
@@ -42,6 +42,7 @@ fn config_of(settings: Settings) -> Result<ExecutorConfig, Failure> {
             capacity: section.capacity,
             labels: section.labels,
             shim: section.shim,
+            drain_timeout: section.drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
         },
     };
     config.validate().map_err(|e| Failure::usage(e.to_string()))?;

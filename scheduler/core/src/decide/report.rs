@@ -15,7 +15,7 @@ use outlive_schemas::event::{
 use outlive_schemas::id::{CheckpointNumber, ExecutorId, JobId};
 use outlive_schemas::job::JobKind;
 use outlive_schemas::limits;
-use outlive_schemas::message::{Ended, News, Outcome, Report};
+use outlive_schemas::message::{Ended, News, Outcome, Released, Report};
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::Status;
 
@@ -44,6 +44,10 @@ pub(super) fn report(
         News::Ended(ended) => self::ended(id, job, ended, happened, now),
         // The leader sends the assignment again; nothing has happened.
         News::Missing => Vec::new(),
+        // It goes on. Whoever wanted it back asks again, or is told in a way of their own.
+        News::ReleaseFailed { reason } => {
+            fact(now, Event::CheckpointFailed(CheckpointFailed { job: id, attempt, reason: bounded(reason) }))
+        }
     };
     Ok(events)
 }
@@ -99,6 +103,11 @@ fn ended(id: JobId, job: &Job, ended: Ended, happened: Timestamp, now: Timestamp
         Outcome::RestoreFailed { number, ref reason } if job.checkpoints.iter().any(|c| c.number == number) => {
             return restore_failed(id, job, number, reason.clone(), happened, now);
         }
+        Outcome::Released(given_back) => {
+            let mut events = started_first(id, job, started_at, now);
+            events.extend(released(id, job, given_back, happened, now));
+            return events;
+        }
         _ => {}
     }
     if outcome == (Outcome::Exited { code: 0 }) && job.spec.kind == JobKind::Batch {
@@ -121,6 +130,37 @@ fn ended(id: JobId, job: &Job, ended: Ended, happened: Timestamp, now: Timestamp
         next_try_at: now + backoff(&job.spec.restart, in_a_row, id, job.attempt),
     };
     let mut events = started_first(id, job, started_at, now);
+    events.extend(fact(now, Event::JobRestarting(restarting)));
+    events
+}
+
+/// An attempt that was given back. Its last checkpoint counts together with its end, so that nothing comes between the
+/// two; and its end is nobody's fault, so there is no delay, and no failure is counted.
+fn released(id: JobId, job: &Job, released: Released, happened: Timestamp, now: Timestamp) -> Vec<Envelope> {
+    let Released { cause, checkpoint, fault } = released;
+    let mut events = match checkpoint {
+        Some(taken) => self::checkpoint(id, job, taken, now, now),
+        None => Vec::new(),
+    };
+    let what = match cause {
+        Cause::HostDegraded => "moved off a host that is not well",
+        Cause::Drain => "moved off an executor that is drained",
+        _ => "given back",
+    };
+    let reason = match fault {
+        None => what.into(),
+        Some(fault) => format_compact!("{what}, without a last checkpoint: {fault}"),
+    };
+    let restarting = JobRestarting {
+        job: id,
+        attempt: job.attempt,
+        cause,
+        reason: bounded(reason),
+        exit_code: None,
+        failures: job.failures,
+        lost_at: happened,
+        next_try_at: now,
+    };
     events.extend(fact(now, Event::JobRestarting(restarting)));
     events
 }
@@ -150,6 +190,7 @@ fn read(outcome: &Outcome) -> Verdict {
             (Cause::ProcessExit, format_compact!("its result was refused: {reason}"), Some(0))
         }
         Outcome::RestoreFailed { reason, .. } => (Cause::ProcessExit, reason.clone(), None),
+        Outcome::Released(released) => (released.cause, "given back".into(), None),
     };
     Verdict { cause, reason, exit_code }
 }

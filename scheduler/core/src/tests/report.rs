@@ -1,12 +1,13 @@
 //! What executors say happened: once or twice, late, about attempts that are not theirs, with figures that cannot be.
 
 use super::scene::*;
+use crate::queue::Turn;
 use outlive_schemas::event::{
     AttemptStarted, Cause, CheckpointCompleted, CheckpointFailed, Event, JobFinished, JobRestarting,
 };
 use outlive_schemas::id::{Attempt, CheckpointNumber};
 use outlive_schemas::limits;
-use outlive_schemas::message::{Ended, News, Outcome};
+use outlive_schemas::message::{Ended, News, Outcome, Released};
 use outlive_schemas::payload::Payload;
 use outlive_schemas::time::Millis;
 use outlive_schemas::view::Status;
@@ -257,6 +258,59 @@ fn a_checkpoint_that_failed_is_told_and_changes_nothing_else() {
 #[test]
 fn an_attempt_that_is_missing_is_only_to_be_assigned_again() {
     up().when(report(A, job(1), 1, News::Missing)).nothing();
+}
+
+fn given_back(cause: Cause, checkpoint: Option<u64>, fault: Option<&str>) -> News {
+    let (checkpoint, fault) = (checkpoint.map(taken), fault.map(Into::into));
+    ended(Outcome::Released(Released { cause, checkpoint, fault }), 900)
+}
+
+fn moved(cause: Cause, reason: &str) -> Event {
+    let Event::JobRestarting(event) = restarting(job(1), 1, cause, 0) else { unreachable!() };
+    Event::JobRestarting(JobRestarting { reason: reason.into(), lost_at: at(1_000), next_try_at: at(1_000), ..event })
+}
+
+#[test]
+fn what_is_given_back_goes_on_from_its_last_checkpoint_at_once() {
+    let drained = "moved off an executor that is drained";
+    let scene = up()
+        .and([checkpointed(job(1), 1, 1)])
+        .at(1_000)
+        .when(report(A, job(1), 1, given_back(Cause::Drain, Some(2), None)))
+        .then([completed(1, 2), moved(Cause::Drain, drained)]);
+    assert_eq!(scene.job(job(1)).restorable().map(|c| c.number), Some(CheckpointNumber(2)));
+    assert_eq!((scene.job(job(1)).failures, scene.job(job(1)).turn()), (0, Turn::Recovering));
+    // Said again, it is not that executor's any more.
+    scene.when(report(A, job(1), 1, given_back(Cause::Drain, Some(2), None))).superseded();
+
+    // Nothing was done since the latest checkpoint: there is no other.
+    for checkpoint in [None, Some(1)] {
+        up().and([checkpointed(job(1), 1, 1)])
+            .at(1_000)
+            .when(report(A, job(1), 1, given_back(Cause::Drain, checkpoint, None)))
+            .then([moved(Cause::Drain, drained)]);
+    }
+    // One that lost something on the way says so.
+    let news = given_back(Cause::HostDegraded, None, Some("no room"));
+    let reason = "moved off a host that is not well, without a last checkpoint: no room";
+    up().at(1_000).when(report(A, job(1), 1, news)).then([moved(Cause::HostDegraded, reason)]);
+    // Whoever was to be cancelled is.
+    let Event::JobFinished(cancelled) = finished(job(1), 1, Status::Cancelled, Some("cancelled"), None) else {
+        unreachable!()
+    };
+    let cancelled = Event::JobFinished(JobFinished { started_at: Some(at(100)), ..cancelled });
+    up().at(1_000)
+        .and([cancel_requested(job(1), 1, GRACEFUL)])
+        .when(report(A, job(1), 1, given_back(Cause::Drain, Some(2), None)))
+        .then([cancelled]);
+}
+
+#[test]
+fn one_that_is_not_given_back_goes_on() {
+    let failed = CheckpointFailed { job: job(1), attempt: Attempt(1), reason: "no room".into() };
+    let news = News::ReleaseFailed { reason: "no room".into() };
+    let scene = up().when(report(A, job(1), 1, news)).then([Event::CheckpointFailed(failed)]);
+    assert_eq!(scene.job(job(1)).status, Status::Running);
 }
 
 #[test]
