@@ -4,18 +4,12 @@
 //! (`blob.rs`), jobs' logs. What is sealed is bound to its place by the associated data, so that it opens nowhere
 //! else. Where keys come from is not here: see `keyring.rs` and `key_store.rs`.
 
-use chacha20poly1305::aead::inout::InOutBuf;
-use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
+use outlive_cipher::{Cipher, TAG_BYTES};
+pub use outlive_cipher::{KEY_BYTES, NONCE_BYTES};
 use outlive_schemas::checkpoint::BlobName;
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// Bytes of a key.
-pub const KEY_BYTES: usize = 32;
-/// Bytes of a nonce: long enough for random ones never to meet again.
-pub const NONCE_BYTES: usize = 24;
-/// Bytes that prove a sealed text unaltered.
-pub const TAG_BYTES: usize = 16;
 /// What sealing adds to the length of a text.
 pub const SEAL_BYTES: usize = NONCE_BYTES + TAG_BYTES;
 
@@ -129,46 +123,27 @@ pub fn blob_name(key: &Key, content: &[u8]) -> BlobName {
 }
 
 /// For those who seal much under one key.
-pub(crate) fn cipher(key: &Key) -> XChaCha20Poly1305 {
-    XChaCha20Poly1305::new(key.expose().into())
+pub(crate) fn cipher(key: &Key) -> Cipher {
+    Cipher::new(key.expose())
 }
 
 /// Appends nonce, ciphertext and tag to `onto`.
-pub(crate) fn seal_onto(
-    cipher: &XChaCha20Poly1305,
-    nonce: &[u8; NONCE_BYTES],
-    aad: &[u8],
-    plain: &[u8],
-    onto: &mut Vec<u8>,
-) {
+pub(crate) fn seal_onto(cipher: &Cipher, nonce: &[u8; NONCE_BYTES], aad: &[u8], plain: &[u8], onto: &mut Vec<u8>) {
     onto.extend_from_slice(nonce);
     let start = onto.len();
     onto.extend_from_slice(plain);
-    let tag = cipher
-        .encrypt_inout_detached(&XNonce::from(*nonce), aad, InOutBuf::from(&mut onto[start..]))
-        .expect("a text of less than 256 GiB can be sealed");
+    let tag = cipher.seal(nonce, aad, &mut onto[start..]);
     onto.extend_from_slice(&tag);
 }
 
 /// Replaces the contents of `plain` with what `sealed` holds; `plain` is empty after an error.
-pub(crate) fn open_into(
-    cipher: &XChaCha20Poly1305,
-    aad: &[u8],
-    sealed: &[u8],
-    plain: &mut Vec<u8>,
-) -> Result<(), OpenError> {
+pub(crate) fn open_into(cipher: &Cipher, aad: &[u8], sealed: &[u8], plain: &mut Vec<u8>) -> Result<(), OpenError> {
     plain.clear();
     let too_short = OpenError::TooShort { bytes: sealed.len() };
     let (nonce, rest) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or(too_short)?;
     let (text, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or(too_short)?;
     plain.extend_from_slice(text);
-    let opened = cipher.decrypt_inout_detached(
-        &XNonce::from(*nonce),
-        aad,
-        InOutBuf::from(plain.as_mut_slice()),
-        &Tag::from(*tag),
-    );
-    opened.map_err(|_| {
+    cipher.open(nonce, aad, plain, tag).map_err(|_| {
         plain.clear();
         OpenError::Broken
     })

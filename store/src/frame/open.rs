@@ -3,7 +3,7 @@
 use super::cipher_key;
 use super::header::{ChainHash, FORMAT, FrameHeader, HEADER_BYTES, open_header};
 use crate::seal::{self, Key, KeyId, OpenError, SEAL_BYTES};
-use chacha20poly1305::XChaCha20Poly1305;
+use outlive_cipher::Cipher;
 use outlive_schemas::event::Envelope;
 use outlive_schemas::id::Sequence;
 use outlive_schemas::limits::COMMIT_OPENED_BYTES_MAX;
@@ -66,7 +66,7 @@ const REASON_CHARS_MAX: usize = 200;
 
 /// Opens commits under whichever of the log's keys sealed them.
 pub struct FrameOpener {
-    ciphers: BTreeMap<KeyId, XChaCha20Poly1305>,
+    ciphers: BTreeMap<KeyId, Cipher>,
     decompressor: zstd::bulk::Decompressor<'static>,
     /// Reused from commit to commit; both hold plaintext, hence wiped.
     packed: Zeroizing<Vec<u8>>,

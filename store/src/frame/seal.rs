@@ -4,7 +4,7 @@ use super::header::{ChainHash, FORMAT, FrameHeader, HEADER_BYTES};
 use super::{cipher_key, nonce_key};
 use crate::seal::{self, Key, KeyId, NONCE_BYTES, SEAL_BYTES};
 use bytes::Bytes;
-use chacha20poly1305::XChaCha20Poly1305;
+use outlive_cipher::Cipher;
 use outlive_schemas::event::Envelope;
 use outlive_schemas::id::{Sequence, Term};
 use outlive_schemas::limits::{COMMIT_OPENED_BYTES_MAX, COMMIT_SEALED_BYTES_MAX};
@@ -94,7 +94,7 @@ impl<'a> FromIterator<&'a Envelope> for Batch {
 /// Seals commits under one log key.
 pub struct FrameSealer {
     id: KeyId,
-    cipher: XChaCha20Poly1305,
+    cipher: Cipher,
     nonce_key: Key,
     compressor: zstd::bulk::Compressor<'static>,
     /// Reused from commit to commit; holds plaintext, hence wiped.
