@@ -6,10 +6,12 @@
 //! base, and costs no more than what it uploaded, which stays known and is not uploaded twice.
 //!
 //! A manifest's root is put last, when every chunk it leads to is acknowledged. Nothing is ever taken for stored but what
-//! the last committed checkpoint refers to and what this attempt put since: older chunks may have been collected.
+//! a retained checkpoint refers to and what this attempt put since: other chunks may be about to be collected, which
+//! is `checkpoint/collect.rs`.
 //!
-//! Deliberately not here: when to take one, freezing, and reporting; see `runner.rs`. Deleting chunks is the leader's.
+//! Deliberately not here: when to take one, freezing, and reporting; see `runner.rs`.
 
+pub mod collect;
 mod work;
 
 use std::collections::HashSet;
@@ -22,16 +24,19 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use outlive_schemas::checkpoint::{BlobName, Taken};
 use outlive_schemas::id::JobId;
-use outlive_store::blob::{BlobError, BlobStore, Owner};
+use outlive_store::blob::{BlobError, BlobStore, Mark, Owner, Put};
 use outlive_store::seal::Key;
 
 use crate::chunk::Sealer;
 use crate::manifest::ManifestError;
 use crate::scan::{self, Index, Reading, ScanError};
+use collect::Keeping;
 use work::{Step, Work};
 
 /// Uploads under way at once. At 128 KiB each this is 4 MiB, several round trips' worth of a fast network.
 const UPLOADS_MAX: usize = 32;
+/// How often a leftover is put anew. A replica that is behind may hide what is to be deleted, for a moment.
+const RENEWALS_MAX: usize = 10;
 
 /// What a checkpoint consists of that exists: what the next one builds on.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +86,8 @@ pub struct Checkpointer {
     state_dir: PathBuf,
     staging_dir: PathBuf,
     blobs: Arc<dyn BlobStore>,
+    /// Held by whoever uploads or collects.
+    turn: tokio::sync::Mutex<()>,
     known: Mutex<Known>,
 }
 
@@ -91,6 +98,9 @@ struct Known {
     put: HashSet<BlobName>,
     /// Stored, and not committed yet.
     stored: Option<Baseline>,
+    /// And what had been stored by then.
+    stored_mark: Option<Mark>,
+    keeping: Keeping,
 }
 
 impl std::fmt::Debug for Checkpointer {
@@ -113,9 +123,13 @@ impl Checkpointer {
         blobs: Arc<dyn BlobStore>,
         baseline: Option<Baseline>,
     ) -> Self {
-        let known = Known { baseline: baseline.unwrap_or_default(), ..Known::default() };
+        let mut known = Known { baseline: baseline.unwrap_or_default(), ..Known::default() };
+        if let Some(manifest) = known.baseline.manifest {
+            known.keeping.committed(manifest, known.baseline.blobs.clone(), None);
+        }
         let sealer = Arc::new(Sealer::new(job, &key));
-        Checkpointer { job, sealer, state_dir, staging_dir, blobs, known: Mutex::new(known) }
+        let turn = tokio::sync::Mutex::new(());
+        Checkpointer { job, sealer, state_dir, staging_dir, blobs, turn, known: Mutex::new(known) }
     }
 
     /// Reads what changed. Blocks, for a time in proportion to what changed; the job should stand still meanwhile.
@@ -169,10 +183,13 @@ impl Checkpointer {
         if let Some(stored) = known.stored.take_if(|stored| stored.manifest == Some(taken.manifest)) {
             known.baseline = stored;
             known.put.clear();
+            let (blobs, mark) = (known.baseline.blobs.clone(), known.stored_mark.take());
+            known.keeping.committed(taken.manifest, blobs, mark);
         }
     }
 
     async fn upload(&self, reading: Reading) -> Result<Option<Taken>, CheckpointError> {
+        let _turn = self.turn.lock().await;
         let base = self.known().baseline.clone();
         if reading.is_empty() && base.manifest.is_none() {
             return Ok(None);
@@ -218,18 +235,43 @@ impl Checkpointer {
             return Ok(None);
         }
         uploaded_bytes += self.put(done.manifest, done.root).await?;
-        self.known().stored = Some(next);
+        let mark = self.mark().await;
+        {
+            let mut known = self.known();
+            known.stored = Some(next);
+            known.stored_mark = mark;
+        }
         let (manifest, size_bytes, files) = (done.manifest, done.size_bytes, done.files);
         Ok(Some(Taken { manifest, size_bytes, uploaded_bytes, files, duration_ms: 0, pause_ms: 0 }))
     }
 
+    /// What is stored by now, if a round of collecting is due once the checkpoint is committed.
+    async fn mark(&self) -> Option<Mark> {
+        if !self.known().keeping.is_due() {
+            return None;
+        }
+        let mark = self.blobs.mark().await;
+        mark.inspect_err(|error| tracing::debug!(job = %self.job, %error, "nothing is collected this time")).ok()
+    }
+
     /// How many bytes went out.
+    ///
+    /// A blob that is there already may be an older attempt's leftover, or our own from a try that was not answered.
+    /// Unless a retained checkpoint refers to it, it may be about to be collected: then nobody needs it, and it is put
+    /// anew, in a place that no collector has been told of.
     async fn put(&self, name: BlobName, sealed: Bytes) -> Result<u64, CheckpointError> {
-        let bytes = sealed.len() as u64;
-        let put = self.blobs.put(Owner::Job(self.job), name, sealed).await;
-        put.map_err(|source| CheckpointError::Store { name, source })?;
-        self.known().put.insert(name);
-        Ok(bytes)
+        let (bytes, owner) = (sealed.len() as u64, Owner::Job(self.job));
+        let failed = |source| CheckpointError::Store { name, source };
+        for _ in 0..RENEWALS_MAX {
+            let put = self.blobs.put(owner, name, sealed.clone()).await.map_err(failed)?;
+            if put == Put::Stored || self.is_retained(name).await.map_err(failed)? {
+                self.known().put.insert(name);
+                return Ok(bytes);
+            }
+            self.blobs.delete(owner, name).await.map_err(failed)?;
+        }
+        let reason = format!("it is there again each of {RENEWALS_MAX} times it is deleted");
+        Err(failed(BlobError::Unavailable { reason }))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -22,6 +22,7 @@ pub fn heartbeat(
         executor,
         name: name.clone(),
         seq_seen: intake.seq_seen(),
+        term_seen: intake.term(),
         digest: holdings.digest(),
         held: u32::try_from(holdings.len()).unwrap_or(u32::MAX),
         health,

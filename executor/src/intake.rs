@@ -41,6 +41,8 @@ pub struct Difference {
 pub struct Intake {
     term: Term,
     seq: Sequence,
+    /// A later generation was heard of: what this incarnation knows and runs belongs to a log that is no more.
+    left_behind: bool,
     confirmed: Confirmed,
 }
 
@@ -50,6 +52,10 @@ impl Intake {
         if term < self.term {
             return false;
         }
+        if self.term > Term(0) && term.generation() > self.term.generation() {
+            self.left_behind = true;
+            self.seq = Sequence(0);
+        }
         self.term = term;
         self.seq = self.seq.max(seq);
         true
@@ -58,7 +64,17 @@ impl Intake {
     /// For the next incarnation of this executor: terms and positions are the cluster's, attempts were the last one's.
     #[must_use]
     pub fn begin_anew(&self) -> Intake {
-        Intake { term: self.term, seq: self.seq, confirmed: Confirmed::default() }
+        Intake { term: self.term, seq: self.seq, left_behind: false, confirmed: Confirmed::default() }
+    }
+
+    /// Whether the log that this incarnation's attempts stand in is no more: they must end, and it begin anew.
+    pub fn is_left_behind(&self) -> bool {
+        self.left_behind
+    }
+
+    /// The highest term and commit ever heard of.
+    pub fn heard(&self) -> (Term, Sequence) {
+        (self.term, self.seq)
     }
 
     /// The highest commit ever told of.

@@ -21,7 +21,7 @@ use outlive_schemas::event::Cause;
 use outlive_schemas::executor::Registration;
 use outlive_schemas::id::{Attempt, ExecutorId, JobId, Sequence, Term};
 use outlive_schemas::message::{
-    Assignment, Health, Heartbeat, News, Otherwise, Outcome, Release, ReportBatch, ReportReply, ToExecutor,
+    Assignment, Health, Heartbeat, News, Otherwise, Outcome, Release, ReportBatch, ReportReply, Retained, ToExecutor,
 };
 use outlive_schemas::time::Millis;
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +70,8 @@ pub enum Effect {
     Attempt(JobId, Attempt, attempt::Effect),
     /// Ask the leader this, and come back with [`Input::Answer`].
     Report(ReportBatch),
+    /// Delete what of a job's stored state nothing refers to any more; nothing comes back of it.
+    CollectGarbage(Retained),
     /// Nobody waits for the answer to the batch under way any more.
     ForgetReport,
     /// To be sent with the host's health in it.
@@ -211,6 +213,10 @@ impl ExecutorMachine {
             Input::Registered => self.unregistered = false,
             Input::Shutdown => self.leave(),
         }
+        if self.intake.is_left_behind() && self.mode == Mode::Working {
+            tracing::warn!(term = %self.intake.term(), "the log was restored, or has gone on without a part of it");
+            self.dismissed();
+        }
         self.send_reports();
         std::mem::take(&mut self.out)
     }
@@ -268,7 +274,7 @@ impl ExecutorMachine {
         if self.asking || self.now_ms < self.report_not_before_ms {
             return;
         }
-        let Some(batch) = self.outbox.next_batch(self.id(), self.intake.seq_seen(), self.now_ms) else { return };
+        let Some(batch) = self.outbox.next_batch(self.id(), self.intake.heard(), self.now_ms) else { return };
         self.asking = true;
         self.out.push(Effect::Report(batch));
     }
@@ -309,6 +315,8 @@ impl ExecutorMachine {
             }
         }
         self.give_up(&superseded);
+        // Once the attempts know that their checkpoints exist.
+        self.out.extend(reply.retained.into_iter().map(Effect::CollectGarbage));
     }
 
     fn wake(&mut self) {

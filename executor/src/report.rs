@@ -5,7 +5,7 @@
 //!
 //! Pure: when to send is `machine`'s, sending is `runner`'s.
 
-use outlive_schemas::id::{Attempt, ExecutorId, JobId, Sequence};
+use outlive_schemas::id::{Attempt, ExecutorId, JobId, Sequence, Term};
 use outlive_schemas::limits;
 use outlive_schemas::message::{Ended, News, Outcome, Report, ReportBatch};
 use std::collections::{BTreeSet, VecDeque};
@@ -58,7 +58,12 @@ impl Outbox {
     }
 
     /// What to send now; nothing while an answer is waited for.
-    pub fn next_batch(&mut self, executor: ExecutorId, seq_seen: Sequence, now_ms: u64) -> Option<ReportBatch> {
+    pub fn next_batch(
+        &mut self,
+        executor: ExecutorId,
+        (term_seen, seq_seen): (Term, Sequence),
+        now_ms: u64,
+    ) -> Option<ReportBatch> {
         if self.in_flight {
             return None;
         }
@@ -75,7 +80,7 @@ impl Outbox {
             age_ms: now_ms.saturating_sub(entry.at_ms),
             news: entry.news.clone(),
         };
-        Some(ReportBatch { executor, seq_seen, reports: self.sent.iter().map(report).collect() })
+        Some(ReportBatch { executor, seq_seen, term_seen, reports: self.sent.iter().map(report).collect() })
     }
 
     /// The batch has been dealt with; this is what was in it.

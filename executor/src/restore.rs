@@ -115,7 +115,17 @@ pub async fn blobs_of(
     job: JobId,
     manifest: BlobName,
 ) -> Result<HashSet<BlobName>, RestoreError> {
-    let source = Source { blobs, owner: Owner::Job(job), sealer: Arc::new(Sealer::new(job, &key)) };
+    blobs_sealed_by(blobs, Arc::new(Sealer::new(job, &key)), job, manifest).await
+}
+
+/// As [`blobs_of`], for who has the job's keys at hand.
+pub(crate) async fn blobs_sealed_by(
+    blobs: Arc<dyn BlobStore>,
+    sealer: Arc<Sealer>,
+    job: JobId,
+    manifest: BlobName,
+) -> Result<HashSet<BlobName>, RestoreError> {
+    let source = Source { blobs, owner: Owner::Job(job), sealer };
     let (entries, mut names) = load(&source, manifest).await?;
     names.extend(entries.iter().flat_map(content_chunks).map(|chunk| chunk.name()));
     Ok(names)

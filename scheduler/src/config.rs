@@ -1,6 +1,8 @@
 //! What a scheduler is told at its start.
 
+use outlive_core::retention::Retention;
 use outlive_schemas::id::{SchedulerName, Zone};
+use outlive_schemas::time::Millis;
 use outlive_store::etcd::EtcdConfig;
 use outlive_store::keyring::KeysConfig;
 use outlive_store::nats::NatsConfig;
@@ -17,6 +19,7 @@ pub struct SchedulerConfig {
     pub keys: KeysConfig,
     pub log: LogConfig,
     pub blobs: BlobsConfig,
+    pub retention: RetentionConfig,
     /// Where `/metrics`, `/livez` and `/readyz` are served; nowhere where there is none.
     pub listen: Option<SocketAddr>,
 }
@@ -54,6 +57,34 @@ pub struct BlobsConfig {
     pub max_bytes: u64,
     /// What jobs' logs may take in all; the oldest go first.
     pub job_logs_max_bytes: u64,
+}
+
+/// The `[retention]` section: how long what is over is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionConfig {
+    /// A finished job, its history, its result and its output.
+    pub finished_for: Millis,
+    /// Finished jobs; the oldest beyond so many go sooner.
+    pub finished_max: u64,
+    /// But none goes sooner than this after its end.
+    pub finished_at_least: Millis,
+    /// What jobs have written, whether or not they are over.
+    pub output_for: Millis,
+}
+
+impl RetentionConfig {
+    pub fn rules(&self) -> Retention {
+        let RetentionConfig { finished_for, finished_max, finished_at_least, .. } = *self;
+        Retention { finished_for, finished_max, finished_at_least }
+    }
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        let Retention { finished_for, finished_max, finished_at_least } = Retention::default();
+        RetentionConfig { finished_for, finished_max, finished_at_least, output_for: finished_for }
+    }
 }
 
 impl Default for LogConfig {

@@ -1,5 +1,6 @@
 //! Committed placements → orders to executors. Nothing is chosen here.
 
+use outlive_core::referenced;
 use outlive_core::state::{Job, State};
 use outlive_schemas::id::{ExecutorId, JobId, Sequence, Term};
 use outlive_schemas::job::Driver;
@@ -56,6 +57,7 @@ pub fn assignment(id: JobId, job: &Job) -> Option<(ExecutorId, Assignment)> {
         placed_at: placed.at,
         // An attempt that is assigned again may have made newer checkpoints than the one it began from.
         restore: job.restorable(),
+        retained: referenced::manifests(job),
         spec: job.spec.clone(),
     };
     Some((placed.executor, assignment))
@@ -85,7 +87,8 @@ fn assignment_bytes(assignment: &Assignment) -> usize {
     };
     let input = assignment.spec.input.as_ref().map_or(0, |payload| payload.0.len());
     let labels: usize = assignment.spec.labels.iter().map(|(k, v)| k.len() + v.len() + 8).sum();
-    1_024 + driver + input + labels
+    let retained = assignment.retained.len() * 40;
+    1_024 + driver + input + labels + retained
 }
 
 fn in_messages<T>(items: Vec<T>, bytes_of: impl Fn(&T) -> usize) -> Vec<Vec<T>> {

@@ -40,7 +40,8 @@ pub enum SchedulerError {
     #[error("the registry failed")]
     Registry(#[source] RegistryError),
     #[error(
-        "term {term} was won, but the log has seen term {seen}: etcd has gone back in time; restore it, or raise its revision"
+        "term {term} was won, but the log has seen term {seen}: etcd has gone back in time; restore it, or run \
+         `outlive log raise-terms`"
     )]
     TermTooLow { term: Term, seen: Term },
     #[error("the barrier of term {term} could not be appended")]

@@ -11,8 +11,8 @@ use outlive_core::fold::fold;
 use outlive_core::state::State;
 use outlive_schemas::codec;
 use outlive_schemas::id::Sequence;
-use outlive_store::frame::{ChainHash, Commit, FrameOpener};
-use outlive_store::log::{ReadError, Stored};
+use outlive_store::frame::{ChainHash, Commit, FrameOpener, open_header};
+use outlive_store::log::{Extent, ReadError, Stored};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -62,7 +62,17 @@ impl Follower {
     /// Begins at the newest image that can be read, or at the log's beginning.
     pub async fn begin(stores: &Stores) -> Result<Follower, ReplayError> {
         let mut follower = Follower::from_the_beginning(stores).await?;
+        let extent = stores.log.extent().await.map_err(ReplayError::Read)?;
         for head in stores.images.list().await.map_err(ReplayError::Images)? {
+            if head.seq > extent.last && extent.first > Sequence(1) {
+                // Without this image there may be nothing to begin with; and whoever answered may be behind.
+                let reason = format!("the log ends at {}, before the image at {}", extent.last, head.seq);
+                return Err(ReplayError::Read(ReadError::Unavailable { reason }));
+            }
+            if let Err(why) = belongs_to_the_log(stores, extent, head.seq, ChainHash(head.chain)).await {
+                tracing::warn!(seq = %head.seq, why, "an image is left aside; trying an older one");
+                continue;
+            }
             match stores.images.load(&head).await {
                 Ok(content) => match codec::unpack::<State>("an image of the state", &content) {
                     Ok(mut state) => {
@@ -78,7 +88,6 @@ impl Follower {
                 Err(error) => tracing::warn!(seq = %head.seq, %error, "an image cannot be read; trying an older one"),
             }
         }
-        let extent = stores.log.extent().await.map_err(ReplayError::Read)?;
         if extent.first > follower.seq.next() {
             return Err(ReplayError::NothingToBeginWith { first: extent.first });
         }
@@ -215,6 +224,25 @@ impl Follower {
     pub fn appended(&mut self, stored: Stored) -> Result<(), ReplayError> {
         self.apply(stored)
     }
+}
+
+/// Whether the log holds the commit that an image was made at. One that was made of commits which the log has lost
+/// since would hide that they are lost, and break at the first commit that follows.
+async fn belongs_to_the_log(stores: &Stores, extent: Extent, seq: Sequence, chain: ChainHash) -> Result<(), String> {
+    if seq > extent.last {
+        return Err(format!("the log ends at {}", extent.last));
+    }
+    // An image at the commit before the log's first is followed by that one, which names its chain.
+    let (wanted, follows) = if seq >= extent.first { (seq, false) } else { (seq.next(), true) };
+    if wanted < extent.first {
+        return Err(format!("the log begins at {}", extent.first));
+    }
+    let stored = stores.log.read(wanted, 1).await.unwrap_or_default().into_iter().next();
+    // What cannot be read now is read soon, and the chain is held against it then.
+    let Some(stored) = stored.filter(|stored| stored.seq == wanted) else { return Ok(()) };
+    let header = open_header(&stored.body, wanted).map_err(|error| error.to_string())?;
+    let found = if follows { header.previous } else { header.previous.then(&stored.body) };
+    if found == chain { Ok(()) } else { Err("it was made of another log".to_owned()) }
 }
 
 fn open(

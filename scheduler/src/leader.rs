@@ -8,13 +8,14 @@ use crate::dispatch;
 use crate::journal::{Append, Committed, Journal, ProposeError};
 use crate::metrics;
 use crate::placement;
-use crate::report;
+use crate::report::{self, Taken};
 use crate::submission::{Asked, Request};
 use crate::waiters::{self, Waiters};
 use crate::watch::{self, Probed, Watch};
 use outlive_core::decide::Refusal;
 use outlive_core::detect::{Verdict, detect};
 use outlive_core::fold::FoldError;
+use outlive_core::retention::{self, Retention};
 use outlive_core::state::{Job, State};
 use outlive_core::{explain, timer, view};
 use outlive_schemas::codec::Format;
@@ -29,7 +30,7 @@ use outlive_schemas::message::{Heartbeat, LeaderBeat, Order, ReportBatch, Report
 use outlive_schemas::request::{HistoryRequest, LogsRequest, WaitRequest};
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::{
-    ExecutorList, FeedEvent, JobList, JobView, LeaderView, SubmitManyReply, SubmitReply, Why, ZoneView,
+    ExecutorList, FeedEvent, Held, JobList, JobView, LeaderView, SubmitManyReply, SubmitReply, Why, ZoneView,
 };
 use outlive_store::frame::SealError;
 use outlive_store::log::AppendError;
@@ -68,6 +69,11 @@ pub enum Input {
     Witnessed(Witness),
     /// It could not be written; it is tried again.
     NotWitnessed,
+    /// Whether nothing of a deleted job is left; if something may be, it is tried again.
+    Erased {
+        job: JobId,
+        gone: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -97,9 +103,9 @@ pub enum Output {
         to: ReplyTo,
         lookup: Lookup,
     },
-    /// A job is deleted for good: erase what it left, and then say so.
+    /// A job is deleted for good: erase what it left, and then say so, by [`Input::Erased`], and to whoever asked.
     Erase {
-        to: ReplyTo,
+        to: Option<ReplyTo>,
         namespace: Namespace,
         job: JobId,
     },
@@ -119,6 +125,7 @@ pub enum Answer {
     Why(Why),
     Executors(ExecutorList),
     Deleted,
+    Held(Held),
 }
 
 /// An answer that needs what is not in the state.
@@ -176,6 +183,8 @@ const WITNESS_INTERVAL: Millis = Millis(200);
 const REGISTRY_INTERVAL: Millis = Millis(1_000);
 /// How often orders to stop are repeated until they are confirmed.
 const STOP_INTERVAL: Millis = Millis(1_000);
+/// After an erasure that did not succeed: what it needs is out of reach.
+const ERASURE_PAUSE: Millis = Millis(1_000);
 /// Jobs taken off lost executors in one turn.
 const EVICTIONS_PER_TURN_MAX: usize = 1_000;
 
@@ -194,6 +203,9 @@ pub struct Leader {
     witness_mode: WitnessMode,
     /// What is durable and waits for its witness, where every commit needs one.
     unwitnessed: Vec<Output>,
+    retention: Retention,
+    /// Deleted jobs whose remains are being erased.
+    erasing: BTreeSet<JobId>,
     next: Deadlines,
     resigned: bool,
 }
@@ -204,6 +216,7 @@ struct Deadlines {
     witness: Timestamp,
     registry: Timestamp,
     stops: Timestamp,
+    erasure: Timestamp,
 }
 
 impl Leader {
@@ -221,9 +234,17 @@ impl Leader {
             unwitnessed_since: Some(now),
             witness_mode,
             unwitnessed: Vec::new(),
+            retention: Retention::default(),
+            erasing: BTreeSet::new(),
             next: Deadlines::default(),
             resigned: false,
         }
+    }
+
+    /// The same leader with other rules for how long finished jobs are kept.
+    #[must_use]
+    pub fn with_retention(self, retention: Retention) -> Leader {
+        Leader { retention, ..self }
     }
 
     pub fn state(&self) -> &State {
@@ -279,6 +300,7 @@ impl Leader {
             Input::Appended(result) => self.appended(result, now, out),
             Input::Witnessed(witness) => self.witness_stands(witness, now, out),
             Input::NotWitnessed => self.next.witness = now + WITNESS_INTERVAL,
+            Input::Erased { job, gone } => self.erased(job, gone, now, out),
         }
     }
 
@@ -293,6 +315,8 @@ impl Leader {
             self.own(command, now, out);
         }
         self.place(now, out);
+        self.expire(now, out);
+        self.erase_remains(now, out);
         for (_, to) in self.waiters.overdue(now) {
             let rejection = Rejection::new(
                 ErrorCode::Timeout,
@@ -336,10 +360,18 @@ impl Leader {
             Asked::Cancel { job, how } => self.cancel(namespace, origin, job, how, now, out),
             Asked::Delete(job) => match self.delete(&namespace, origin, job, now, out) {
                 // The answer says that the job's state and key are gone; so it follows their erasure.
-                Ok(Some(job)) => return self.journal.hold_back(Output::Erase { to, namespace, job }, out),
-                Ok(None) => Ok(Answer::Deleted),
+                Ok(Some(job)) if self.state().to_erase.contains_key(&job) => {
+                    self.erasing.insert(job);
+                    return self.journal.hold_back(Output::Erase { to: Some(to), namespace, job }, out);
+                }
+                Ok(_) => Ok(Answer::Deleted),
                 Err(rejection) => Err(rejection),
             },
+            Asked::HoldCollection(length) => {
+                let command = Command::HoldCollection { by: origin.by, until: now + length };
+                let until = |leader: &Leader| leader.state().collection_held_until;
+                self.propose(command, now, out).map(|()| Answer::Held(Held { until: until(self) }))
+            }
             Asked::Wait(request) => match self.wait(&namespace, &request, to, now) {
                 Ok(Some(answer)) => Ok(answer),
                 Ok(None) => return,
@@ -347,7 +379,7 @@ impl Leader {
             },
             Asked::History(request) => match self.find(&namespace, &request.job) {
                 Ok((job, found)) => {
-                    let lookup = Lookup::History { job, commits: found.commits.clone(), request };
+                    let lookup = Lookup::History { job, commits: found.history(), request };
                     return self.journal.hold_back(Output::Lookup { to, lookup }, out);
                 }
                 Err(rejection) => Err(rejection),
@@ -463,15 +495,15 @@ impl Leader {
     // Executors.
 
     fn reports(&mut self, batch: ReportBatch, to: ReplyTo, now: Timestamp, out: &mut Vec<Output>) {
-        if !self.is_behind(batch.executor, batch.seq_seen, out) {
-            let superseded = report::take(self, batch, now, out);
-            let reply = ReportReply { term: self.identity.term, seq: self.journal.acked(), superseded };
+        if !self.is_behind(batch.executor, (batch.term_seen, batch.seq_seen), out) {
+            let Taken { superseded, retained } = report::take(self, batch, now, out);
+            let reply = ReportReply { term: self.identity.term, seq: self.journal.acked(), superseded, retained };
             self.journal.hold_back(Output::ReportReply { to, reply }, out);
         }
     }
 
     fn beat(&mut self, beat: &Heartbeat, now: Timestamp, out: &mut Vec<Output>) {
-        if self.is_behind(beat.executor, beat.seq_seen, out) {
+        if self.is_behind(beat.executor, (beat.term_seen, beat.seq_seen), out) {
             return;
         }
         match self.journal.state().executors.get(&beat.executor) {
@@ -490,8 +522,15 @@ impl Leader {
         }
     }
 
-    /// Whether somebody has seen a commit that the log does not hold. Then acknowledged commits are lost.
-    fn is_behind(&mut self, who: ExecutorId, seen: Sequence, out: &mut Vec<Output>) -> bool {
+    /// Whether somebody has seen a commit that the log does not hold. Then acknowledged commits are lost: unless it
+    /// was a log of another generation, which this one was restored from or goes on without. Whoever comes from there
+    /// begins anew, and is not listened to before.
+    fn is_behind(&mut self, who: ExecutorId, seen: (Term, Sequence), out: &mut Vec<Output>) -> bool {
+        let (term, seen) = seen;
+        if term > Term(0) && term.generation() < self.identity.term.generation() {
+            self.order(who, Order::Dismiss, out);
+            return true;
+        }
         let last = self.journal.acked();
         if seen > last {
             self.resign(Resignation::LostCommits { who, seen, last }, out);
@@ -553,6 +592,40 @@ impl Leader {
                     Command::PlaceJob { job: proposal.job, attempt: proposal.attempt, executor: proposal.executor };
                 self.own(command, now, out);
             }
+        }
+    }
+
+    /// Forgets what has been over for long enough.
+    fn expire(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        if !self.journal.has_room() {
+            return;
+        }
+        for command in retention::due(self.state(), &self.retention, now, limits::EXPIRIES_PER_TURN_MAX) {
+            self.own(command, now, out);
+        }
+    }
+
+    /// Has erased what deleted jobs left: those that retention forgot, and those of a leader that did not get to it.
+    fn erase_remains(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        let free = limits::ERASURES_MAX.saturating_sub(self.erasing.len());
+        if free == 0 || now < self.next.erasure {
+            return;
+        }
+        let left = self.journal.state().to_erase.iter().filter(|(job, _)| !self.erasing.contains(job)).take(free);
+        let left: Vec<_> = left.map(|(job, namespace)| (*job, namespace.clone())).collect();
+        for (job, namespace) in left {
+            self.erasing.insert(job);
+            // Not before the deletion is durable.
+            self.journal.hold_back(Output::Erase { to: None, namespace, job }, out);
+        }
+    }
+
+    fn erased(&mut self, job: JobId, gone: bool, now: Timestamp, out: &mut Vec<Output>) {
+        self.erasing.remove(&job);
+        if gone {
+            self.own(Command::ConfirmErasure { job }, now, out);
+        } else {
+            self.next.erasure = now + ERASURE_PAUSE;
         }
     }
 

@@ -11,6 +11,7 @@ use outlive_schemas::id::{JobId, Namespace, Sequence, Zone};
 use outlive_schemas::limits;
 use outlive_schemas::request::{HistoryRequest, LogsRequest};
 use outlive_schemas::view::{History, LogView, Logs, StoredView, SystemStatus};
+use outlive_store::blob::Usage;
 use outlive_store::frame::{FrameOpener, open_header};
 use outlive_store::log::ReadError;
 use serde::Serialize;
@@ -48,12 +49,16 @@ async fn history(
     };
     let keys = stores.keys.log_keys().await.map_err(|e| out_of_reach("the log's keys", e))?;
     let mut opener = FrameOpener::new(&keys);
-    let mut found = History { events: Vec::new(), cursor: None };
+    let mut found = History { events: Vec::new(), cursor: None, left_out: None };
+    let mut purged = None;
     for &seq in commits.iter().filter(|seq| **seq >= from) {
         let stored = match stores.log.read(seq, 1).await {
             Ok(stored) => stored,
             // Older than the log's history window.
-            Err(ReadError::Purged { .. }) => continue,
+            Err(ReadError::Purged { first, .. }) => {
+                purged = Some(first);
+                continue;
+            }
             Err(error) => return Err(out_of_reach("the log", error)),
         };
         let Some(stored) = stored.into_iter().next().filter(|stored| stored.seq == seq) else {
@@ -71,12 +76,42 @@ async fn history(
         for (place, envelope) in of_job.enumerate().skip(skip) {
             if found.events.len() == limit {
                 found.cursor = Some(format!("{seq}.{place}"));
+                if request.cursor.is_none() {
+                    found.left_out = left_out(&found.events, purged);
+                }
                 return Ok(found);
             }
             found.events.push(HistoryEvent::new(seq, envelope));
         }
     }
+    if request.cursor.is_none() {
+        found.left_out = left_out(&found.events, purged);
+    }
     Ok(found)
+}
+
+/// What the first page of a history says of what is not in it: the job's submission begins every whole one.
+fn left_out(events: &[HistoryEvent], purged: Option<Sequence>) -> Option<String> {
+    let begins = events.first().is_some_and(|event| event.kind == "job_submitted");
+    let numbers = events.iter().filter(|event| event.kind == "checkpoint_completed");
+    let first_checkpoint = numbers.filter_map(|event| event.details.get("checkpoint")?.as_u64()).min();
+    let mut said = Vec::new();
+    match purged {
+        Some(first) => said
+            .push(format!("what is older than commit {first}, for the log goes no further back (log.history_events)")),
+        None if !begins => said.push(format!(
+            "the oldest events of a long life: a job's history keeps {} commits",
+            limits::HISTORY_COMMITS_PER_JOB_MAX
+        )),
+        None => {}
+    }
+    if let Some(first) = first_checkpoint.filter(|first| *first > 1) {
+        said.push(format!(
+            "the checkpoints before {first}, of which the newest {} are kept",
+            limits::HISTORY_CHECKPOINTS_PER_JOB_MAX
+        ));
+    }
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 fn read_position(text: &str) -> Option<(Sequence, usize)> {
@@ -114,10 +149,18 @@ async fn logs(stores: &Stores, namespace: &Namespace, job: JobId, request: &Logs
 }
 
 async fn status(stores: &Stores, cluster: &str, so_far: StatusSoFar) -> Result<SystemStatus, Rejection> {
-    let (extent, blobs, job_logs, leader) =
-        tokio::join!(stores.log.extent(), stores.blobs.usage(), stores.job_logs.usage(), stream_leader(stores));
+    let (extent, blobs, images, job_logs, keys, leader) = tokio::join!(
+        stores.log.extent(),
+        stores.blobs.usage(),
+        stores.images.usage(),
+        stores.job_logs.usage(),
+        stream_usage(stores, outlive_schemas::subject::KEY_STREAM),
+        stream_leader(stores)
+    );
     let extent = extent.map_err(|e| out_of_reach("the log", e))?;
     let blobs = blobs.map_err(|e| out_of_reach("the blob store", e))?;
+    let images = images.map_err(|e| out_of_reach("the images", e))?;
+    let keys = keys.map_err(|e| out_of_reach("the keys", e))?;
     let job_logs = job_logs.map_err(|e| out_of_reach("the job logs", e))?;
     let stored = |kind: &str, bytes, items| StoredView { kind: kind.to_owned(), bytes, items };
     Ok(SystemStatus {
@@ -136,11 +179,20 @@ async fn status(stores: &Stores, cluster: &str, so_far: StatusSoFar) -> Result<S
         jobs: so_far.jobs,
         stored: vec![
             stored("log", extent.bytes, so_far.last_seq.0.saturating_sub(extent.first.0.saturating_sub(1))),
-            stored("blobs", blobs.bytes, blobs.items),
+            stored("checkpoints", blobs.bytes.saturating_sub(images.bytes), blobs.items.saturating_sub(images.items)),
+            stored("images", images.bytes, images.items),
             stored("job_logs", job_logs.bytes, job_logs.items),
+            stored("keys", keys.bytes, keys.items),
             stored("scheduler_memory", so_far.held_bytes, so_far.held_jobs),
         ],
     })
+}
+
+/// What a stream takes.
+async fn stream_usage(stores: &Stores, stream: &str) -> Result<Usage, String> {
+    let stream = stores.nats.jetstream.get_stream_no_info(stream).await.map_err(|e| e.to_string())?;
+    let info = stream.get_info().await.map_err(|e| e.to_string())?;
+    Ok(Usage { bytes: info.state.bytes, items: info.state.messages })
 }
 
 /// The server that leads the log's stream; nothing where there is but one, which is in no cluster.
@@ -156,4 +208,27 @@ async fn stream_leader(stores: &Stores) -> Option<String> {
 /// A server's zone is what its name ends in: `nats-a` is in zone `a`.
 fn zone_of(server: &str) -> Option<Zone> {
     server.rsplit('-').next().and_then(|tail| Zone::new(tail).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outlive_schemas::time::Timestamp;
+
+    fn event(kind: &str, checkpoint: Option<u64>) -> HistoryEvent {
+        let details = checkpoint.map(|number| ("checkpoint".to_owned(), number.into())).into_iter().collect();
+        HistoryEvent { seq: Sequence(1), at: Timestamp(1), kind: kind.into(), attempt: None, by: None, details }
+    }
+
+    #[test]
+    fn a_history_says_what_is_not_in_it() {
+        let submitted = || event("job_submitted", None);
+        assert_eq!(left_out(&[submitted(), event("checkpoint_completed", Some(1))], None), None);
+        let text = left_out(&[submitted(), event("checkpoint_completed", Some(500))], None).expect("something");
+        assert!(text.contains("checkpoints before 500"), "{text}");
+        let text = left_out(&[event("job_placed", None)], None).expect("something");
+        assert!(text.contains("long life"), "{text}");
+        let text = left_out(&[event("job_placed", None)], Some(Sequence(77))).expect("something");
+        assert!(text.contains("older than commit 77") && text.contains("log.history_events"), "{text}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Outputs → messages. Writes what the machine says, in its order, so that the machine need not wait for sockets.
 
-use crate::leader::{Answer, Lookup, Output, ReplyTo};
+use crate::leader::{Answer, Input, Lookup, Output, ReplyTo};
 use crate::lookup;
 use crate::service::OpenRequests;
 use crate::stores::Stores;
@@ -24,12 +24,14 @@ pub struct Speaker {
     pub stores: Stores,
     pub cluster: String,
     pub open: Arc<OpenRequests>,
+    /// Where the machine hears of what came of an erasure.
+    own: mpsc::Sender<Input>,
     lookups: Arc<Semaphore>,
 }
 
 impl Speaker {
-    pub fn new(stores: Stores, cluster: String, open: Arc<OpenRequests>) -> Speaker {
-        Speaker { stores, cluster, open, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
+    pub fn new(stores: Stores, cluster: String, open: Arc<OpenRequests>, own: mpsc::Sender<Input>) -> Speaker {
+        Speaker { stores, cluster, open, own, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
     }
 
     /// Runs until the machine's side is closed and everything is written.
@@ -87,13 +89,19 @@ impl Speaker {
     }
 
     /// Erases what a deleted job has left: the key first, which makes the rest unreadable wherever copies may lie.
-    fn erase(&self, to: ReplyTo, namespace: Namespace, job: JobId) {
+    fn erase(&self, to: Option<ReplyTo>, namespace: Namespace, job: JobId) {
         let speaker = self.clone();
         tokio::spawn(async move {
-            let (body, rejection) = match erased(&speaker.stores, &namespace, job).await {
+            let erased = erased(&speaker.stores, &namespace, job).await;
+            if let Err(reason) = &erased {
+                tracing::warn!(%job, reason, "a deleted job's remains could not be erased yet; trying again later");
+            }
+            // The machine has ended if nobody listens; the next one begins with what is left.
+            speaker.own.send(Input::Erased { job, gone: erased.is_ok() }).await.ok();
+            let Some(to) = to else { return };
+            let (body, rejection) = match erased {
                 Ok(()) => written(Answer::Deleted, to.format),
                 Err(reason) => {
-                    tracing::warn!(%job, reason, "a deleted job's remains could not be erased yet");
                     let why = format_args!("the job is deleted, but its remains could not be erased yet: {reason}");
                     refused(Rejection::unavailable(why), to.format)
                 }
@@ -122,6 +130,7 @@ fn written(answer: Answer, format: Format) -> (Bytes, Option<Rejection>) {
         Answer::Why(why) => format.encode(why),
         Answer::Executors(list) => format.encode(list),
         Answer::Deleted => format.encode(&Empty {}),
+        Answer::Held(held) => format.encode(held),
     };
     (body.into(), None)
 }

@@ -51,7 +51,10 @@ impl Stores {
             .map_err(SchedulerError::Stream)?;
         let key_stream = KeyStreamConfig { replicas };
         ensure_stream(jetstream, key_stream.into(), |_| Ok(())).await.map_err(SchedulerError::Stream)?;
-        let kept = JobLogLimits { bytes_max: bytes(config.blobs.job_logs_max_bytes), ..JobLogLimits::default() };
+        let kept = JobLogLimits {
+            bytes_max: bytes(config.blobs.job_logs_max_bytes),
+            age_max: config.retention.output_for.into(),
+        };
         let job_logs = JetStreamJobLogs::ensure(&nats, replicas, kept).await.map_err(SchedulerError::Stream)?;
         let blobs = JetStreamBlobs::ensure(&nats, blob_stream(replicas, Some(bytes(config.blobs.max_bytes))))
             .await

@@ -5,12 +5,13 @@ use outlive_schemas::codec::Format;
 use outlive_schemas::command::{Origin, Stop};
 use outlive_schemas::error::{ErrorCode, Rejection};
 use outlive_schemas::id::{JobRef, Namespace};
-use outlive_schemas::job::{JobSpec, invalid};
+use outlive_schemas::job::{JobSpec, duration_in_range, invalid};
 use outlive_schemas::limits;
 use outlive_schemas::request::{
-    CancelRequest, EmptyRequest, GRACE_DEFAULT, HistoryRequest, JobRequest, ListRequest, LogsRequest,
+    CancelRequest, EmptyRequest, GRACE_DEFAULT, HistoryRequest, HoldRequest, JobRequest, ListRequest, LogsRequest,
     SubmitManyRequest, WaitRequest,
 };
+use outlive_schemas::time::Millis;
 
 /// The operations of the contract, by the end of their subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,10 +29,11 @@ pub enum Operation {
     Delete,
     Status,
     Executors,
+    HoldCollection,
 }
 
 impl Operation {
-    pub const ALL: [Operation; 13] = [
+    pub const ALL: [Operation; 14] = [
         Operation::Submit,
         Operation::SubmitMany,
         Operation::Get,
@@ -45,6 +47,7 @@ impl Operation {
         Operation::Delete,
         Operation::Status,
         Operation::Executors,
+        Operation::HoldCollection,
     ];
 
     /// What its subjects end in.
@@ -63,12 +66,13 @@ impl Operation {
             Operation::Delete => "job.delete",
             Operation::Status => "status",
             Operation::Executors => "executor.list",
+            Operation::HoldCollection => "collection.hold",
         }
     }
 
     /// Whether it belongs to operators rather than to a namespace.
     pub fn is_system(self) -> bool {
-        matches!(self, Operation::Status | Operation::Executors)
+        matches!(self, Operation::Status | Operation::Executors | Operation::HoldCollection)
     }
 }
 
@@ -90,10 +94,15 @@ pub enum Asked {
     History(HistoryRequest),
     Logs(LogsRequest),
     Why(JobRef),
-    Cancel { job: JobRef, how: Stop },
+    Cancel {
+        job: JobRef,
+        how: Stop,
+    },
     Delete(JobRef),
     Status,
     Executors,
+    /// For so long from now nothing is collected.
+    HoldCollection(Millis),
 }
 
 /// A request as it arrived.
@@ -161,6 +170,11 @@ pub fn parse(raw: Raw<'_>, format: Format) -> Result<Request, Rejection> {
         Operation::Executors => {
             format.decode::<EmptyRequest>(body)?;
             Asked::Executors
+        }
+        Operation::HoldCollection => {
+            let HoldRequest { length } = format.decode(body)?;
+            duration_in_range("for", length, Millis::ZERO, Millis(limits::COLLECTION_HOLD_MS_MAX))?;
+            Asked::HoldCollection(length)
         }
     };
     Ok(Request { namespace, origin: origin(raw.request_id, raw.actor)?, what })

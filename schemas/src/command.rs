@@ -39,6 +39,13 @@ pub enum Command {
         job: JobRef,
     },
 
+    // From operators.
+    /// Nothing is collected until then, while somebody copies what is stored. The past ends it.
+    HoldCollection {
+        by: Option<CompactString>,
+        until: Timestamp,
+    },
+
     // From executors.
     AdmitExecutor(Registration),
     Report {
@@ -62,6 +69,14 @@ pub enum Command {
         job: JobId,
         attempt: Attempt,
         executor: ExecutorId,
+    },
+    /// Forget a job that has been over for long enough.
+    ExpireJob {
+        job: JobId,
+    },
+    /// What a deleted job left is gone.
+    ConfirmErasure {
+        job: JobId,
     },
     /// End a job whose executor was told to stop it and never confirmed.
     AbandonAttempt {

@@ -35,6 +35,12 @@ pub enum Event {
     /// The barrier that opens a term. Nothing of a lower term comes after it.
     #[serde(rename = "term_started/1")]
     TermStarted(TermStarted),
+    /// The log goes on without acknowledged commits that it lost, because an operator said so.
+    #[serde(rename = "loss_accepted/1")]
+    LossAccepted(LossAccepted),
+    /// Until then nothing is collected: somebody copies what is stored.
+    #[serde(rename = "collection_held/1")]
+    CollectionHeld(CollectionHeld),
 
     #[serde(rename = "executor_joined/1")]
     ExecutorJoined(Registration),
@@ -63,6 +69,9 @@ pub enum Event {
     /// A final status → forgotten.
     #[serde(rename = "job_deleted/1")]
     JobDeleted(JobDeleted),
+    /// Nothing that the deleted job left is there any more: its key, its blobs, its output.
+    #[serde(rename = "job_erased/1")]
+    JobErased(JobErased),
 
     /// running, stopping: no change of status.
     #[serde(rename = "checkpoint_completed/1")]
@@ -222,6 +231,28 @@ pub struct JobDeleted {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct JobErased {
+    pub job: JobId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossAccepted {
+    /// Where the log ended.
+    pub log_end: Sequence,
+    /// What had been acknowledged, by the witness; nothing where that could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witnessed: Option<Sequence>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CollectionHeld {
+    pub until: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CheckpointCompleted {
     pub job: JobId,
     pub attempt: Attempt,
@@ -260,6 +291,9 @@ impl Event {
             Event::CancelRequested(_) => "cancel_requested",
             Event::JobFinished(_) => "job_finished",
             Event::JobDeleted(_) => "job_deleted",
+            Event::JobErased(_) => "job_erased",
+            Event::LossAccepted(_) => "loss_accepted",
+            Event::CollectionHeld(_) => "collection_held",
             Event::CheckpointCompleted(_) => "checkpoint_completed",
             Event::CheckpointFailed(_) => "checkpoint_failed",
             Event::CheckpointUnreadable(_) => "checkpoint_unreadable",
@@ -269,7 +303,11 @@ impl Event {
     /// The job it is about.
     pub fn job(&self) -> Option<JobId> {
         match self {
-            Event::TermStarted(_) | Event::ExecutorJoined(_) | Event::ExecutorLost(_) => None,
+            Event::TermStarted(_)
+            | Event::LossAccepted(_)
+            | Event::CollectionHeld(_)
+            | Event::ExecutorJoined(_)
+            | Event::ExecutorLost(_) => None,
             Event::JobSubmitted(e) => Some(e.job),
             Event::JobPlaced(e) => Some(e.job),
             Event::AttemptStarted(e) => Some(e.job),
@@ -277,6 +315,7 @@ impl Event {
             Event::CancelRequested(e) => Some(e.job),
             Event::JobFinished(e) => Some(e.job),
             Event::JobDeleted(e) => Some(e.job),
+            Event::JobErased(e) => Some(e.job),
             Event::CheckpointCompleted(e) => Some(e.job),
             Event::CheckpointFailed(e) => Some(e.job),
             Event::CheckpointUnreadable(e) => Some(e.job),
@@ -314,7 +353,9 @@ impl Event {
             }),
             Event::CancelRequested(e) => json!({"how": e.how}),
             Event::JobFinished(e) => json!({"reason": e.reason, "exit_code": e.exit_code, "outcome": e.status}),
-            Event::JobDeleted(_) => json!({}),
+            Event::JobDeleted(_) | Event::JobErased(_) => json!({}),
+            Event::LossAccepted(e) => json!({"log_end": e.log_end, "witnessed": e.witnessed}),
+            Event::CollectionHeld(e) => json!({"until": e.until}),
             Event::CheckpointCompleted(e) => json!({
                 "checkpoint": e.number, "size_bytes": e.taken.size_bytes, "uploaded_bytes": e.taken.uploaded_bytes,
                 "duration_ms": e.taken.duration_ms, "pause_ms": e.taken.pause_ms,

@@ -158,8 +158,25 @@ macro_rules! number {
 number!(/** One execution of a job on one executor; the job's fencing token. The first is 1; 0 means none yet. */ Attempt, u32);
 number!(/** A checkpoint of one job. The first is 1. */ CheckpointNumber, u64);
 number!(/** A version of a job's specification. The first is 1. */ JobVersion, u32);
-number!(/** A leadership: the etcd create revision of the leader's key. Rises for ever. */ Term, u64);
+number!(/** A leadership: a generation, and the etcd create revision of the leader's key in it. Rises for ever. */ Term, u64);
 number!(/** A position in the log; JetStream's stream sequence. The first is 1; 0 is the empty log. */ Sequence, u64);
+
+/// Bits of a term that number the elections of one generation: etcd's revisions, of which a trillion are enough.
+const TERM_ELECTION_BITS: u32 = 40;
+
+impl Term {
+    /// How often the log has been restored, or gone on without commits it had lost. What was seen of the log in an
+    /// earlier generation says nothing about the log of this one.
+    pub fn generation(self) -> u64 {
+        self.0 >> TERM_ELECTION_BITS
+    }
+
+    /// What the terms of the next generation begin from: above every term of this one and of those before.
+    #[must_use]
+    pub fn next_generation(self) -> Term {
+        Term((self.generation() + 1) << TERM_ELECTION_BITS)
+    }
+}
 
 /// A job as a request names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

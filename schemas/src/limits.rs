@@ -59,6 +59,21 @@ pub const WAITERS_MAX: usize = 100_000;
 
 /// Commits that a job's history remembers. Older ones fall out first; the log itself keeps them until its window ends.
 pub const HISTORY_COMMITS_PER_JOB_MAX: usize = 4_096;
+/// The same of its checkpoints alone, which come by the thousand: so that they do not push everything else out.
+pub const HISTORY_CHECKPOINTS_PER_JOB_MAX: usize = 1_024;
+/// How long a finished job is kept unless configured otherwise: a week, as operators of other schedulers expect.
+pub const RETENTION_FINISHED_MS_DEFAULT: u64 = 7 * 24 * 3_600_000;
+/// And how many: some hundred megabytes of the scheduler's memory.
+pub const RETENTION_FINISHED_DEFAULT: u64 = 100_000;
+/// No finished job is forgotten sooner, however many there are: longer than any client repeats a request.
+pub const RETENTION_AT_LEAST_MS_DEFAULT: u64 = 5 * 60_000;
+/// Jobs that retention forgets in one turn of the leader: about a hundred bytes each in a commit.
+pub const EXPIRIES_PER_TURN_MAX: usize = 500;
+/// Deleted jobs whose remains the leader has erased at once, beside those that users wait for.
+pub const ERASURES_MAX: usize = 16;
+/// The longest that collecting may be held off in one go. Whoever needs longer asks again: so a backup that died
+/// does not fill the blob store.
+pub const COLLECTION_HOLD_MS_MAX: u64 = 3_600_000;
 /// Requests other than submissions whose ids are remembered, so that repeating them is harmless.
 pub const REQUESTS_REMEMBERED_MAX: usize = 10_000;
 /// Jobs that are not finished. At about 1 KiB each this is the memory of a small host.

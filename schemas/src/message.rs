@@ -4,7 +4,7 @@
 //! executor its reports until they are acknowledged, the leader its whole wanted set while the digests differ.
 //! Everything from the leader carries its term; everything else is checked against attempt numbers.
 
-use crate::checkpoint::{CheckpointRef, Taken};
+use crate::checkpoint::{BlobName, CheckpointRef, Taken};
 use crate::command::Stop;
 use crate::event::Cause;
 use crate::id::{
@@ -35,6 +35,10 @@ pub struct Heartbeat {
     pub name: ExecutorName,
     /// The highest commit it was ever told of. A leader whose log ends before this has lost acknowledged commits.
     pub seq_seen: Sequence,
+    /// The highest term it ever heard of. Of another generation than the leader's, it means that `seq_seen` speaks of
+    /// another log.
+    #[serde(default)]
+    pub term_seen: Term,
     /// Of the attempts it holds; see [`AttemptDigest`].
     pub digest: AttemptDigest,
     /// Attempts it holds: running, or over and not yet acknowledged.
@@ -112,6 +116,9 @@ pub struct Assignment {
     /// The commit that placed it.
     pub placed_at: Sequence,
     pub restore: Option<CheckpointRef>,
+    /// Every manifest that something refers to: what they lead to may be built upon, and nothing else that is stored.
+    #[serde(default)]
+    pub retained: Vec<BlobName>,
     pub spec: Arc<JobSpec>,
 }
 
@@ -155,6 +162,9 @@ pub enum Otherwise {
 pub struct ReportBatch {
     pub executor: ExecutorId,
     pub seq_seen: Sequence,
+    /// As in [`Heartbeat`].
+    #[serde(default)]
+    pub term_seen: Term,
     pub reports: Vec<Report>,
 }
 
@@ -165,6 +175,18 @@ pub struct ReportReply {
     pub seq: Sequence,
     /// Attempts that are not this executor's to report on: stop them and forget them.
     pub superseded: Vec<(JobId, Attempt)>,
+    /// Of jobs with a checkpoint in the batch: every manifest that something refers to. All else that was stored before
+    /// the checkpoint was reported may be collected, by the attempt that reported it. Left out while collecting is held.
+    #[serde(default)]
+    pub retained: Vec<Retained>,
+}
+
+/// What a job's stored state consists of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retained {
+    pub job: JobId,
+    pub attempt: Attempt,
+    pub manifests: Vec<BlobName>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -87,6 +87,14 @@ pub struct CancelRequest {
     pub grace: Option<Millis>,
 }
 
+/// `sys.collection.hold`: nothing that is stored is collected for so long from now.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldRequest {
+    #[serde(rename = "for")]
+    pub length: Millis,
+}
+
 /// A request without fields: `sys.status`, `sys.executor.list`. An empty body is taken for `{}`.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -104,6 +104,10 @@ pub mod etcd {
     pub fn witness(cluster: &str) -> String {
         format!("/outlive/{cluster}/witness")
     }
+    /// What is added to etcd's revisions to make terms.
+    pub fn term_base(cluster: &str) -> String {
+        format!("/outlive/{cluster}/term-base")
+    }
     pub fn executors(cluster: &str) -> String {
         format!("/outlive/{cluster}/executors/")
     }

@@ -148,6 +148,15 @@ pub struct JobList {
 pub struct History {
     pub events: Vec<HistoryEvent>,
     pub cursor: Option<String>,
+    /// What of the job's past is not among the events any more, if anything; said on the first page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
+}
+
+/// `sys.collection.hold`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub until: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

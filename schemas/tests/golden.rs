@@ -245,6 +245,14 @@ fn expected() -> BTreeMap<&'static str, Vec<Event>> {
                 .map(|request_id| Event::JobDeleted(JobDeleted { job: job(), request_id }))
                 .into(),
         ),
+        ("job_erased/1", vec![Event::JobErased(JobErased { job: job() })]),
+        (
+            "loss_accepted/1",
+            [Some(Sequence(1_000)), None]
+                .map(|witnessed| Event::LossAccepted(LossAccepted { log_end: Sequence(900), witnessed }))
+                .into(),
+        ),
+        ("collection_held/1", vec![Event::CollectionHeld(CollectionHeld { until: AT })]),
         (
             "checkpoint_completed/1",
             vec![Event::CheckpointCompleted(CheckpointCompleted {

@@ -34,6 +34,10 @@ pub enum Put {
     Present,
 }
 
+/// A place in the order in which a store stores: whatever is stored after a mark was read is behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(pub u64);
+
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
     #[error("there is no blob {name}")]
@@ -67,6 +71,13 @@ pub trait BlobStore: Send + Sync + 'static {
 
     /// Removes one blob so that its bytes are gone; a blob that is not there is a success.
     async fn delete(&self, owner: Owner, name: BlobName) -> Result<(), BlobError>;
+
+    /// Where the store is. What was stored before may be a little behind it, never what is stored later at or before it.
+    async fn mark(&self) -> Result<Mark, BlobError>;
+
+    /// Removes one blob so that its bytes are gone, if it was stored at or before the mark. One that was stored since,
+    /// under the same name, stays, however late this is carried out; one that is not there is a success.
+    async fn delete_stored_by(&self, owner: Owner, name: BlobName, mark: Mark) -> Result<(), BlobError>;
 
     /// Removes all of an owner's blobs. Their sealed bytes may stay on disk until the store tidies up: a purge does
     /// not overwrite. What makes them unreadable for good is that the job's key is destroyed.

@@ -7,7 +7,7 @@
 //! pieces; it is stored last, so that an image that has a head is whole. Names begin with the commit's sequence: so
 //! heads can be found, and pieces that no head names be told from those that one is about to.
 
-use crate::blob::{BlobError, BlobStore, Owner, Put};
+use crate::blob::{BlobError, BlobStore, Owner, Put, Usage};
 use crate::seal::{Key, OpenError, blob_name, open, seal};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -43,6 +43,9 @@ pub struct ImageHead {
     #[serde(with = "serde_bytes")]
     hash: [u8; 32],
     pieces: Vec<BlobName>,
+    /// What the pieces take as they are stored; 0 in an image of an earlier version, which did not say.
+    #[serde(default)]
+    stored_bytes: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +139,7 @@ impl ImageStore {
         })
         .await;
         let count = packed.len().div_ceil(PIECE_BYTES);
+        let stored_bytes = packed.len() as u64;
         if count > PIECES_MAX {
             return Err(ImageError::TooLarge { bytes: packed.len() as u64, max: (PIECES_MAX * PIECE_BYTES) as u64 });
         }
@@ -147,7 +151,7 @@ impl ImageStore {
             .buffered(IN_FLIGHT)
             .try_collect()
             .await?;
-        let head = ImageHead { format: FORMAT, seq, chain, bytes, hash, pieces };
+        let head = ImageHead { format: FORMAT, seq, chain, bytes, hash, pieces, stored_bytes };
         self.save_head(head).await
     }
 
@@ -216,6 +220,13 @@ impl ImageStore {
             }
         }
         Ok(heads)
+    }
+
+    /// What the images take, about: seals and heads are some bytes more.
+    pub async fn usage(&self) -> Result<Usage, ImageError> {
+        let heads = self.list().await?;
+        let items = heads.iter().map(|head| head.pieces.len() as u64 + 1).sum();
+        Ok(Usage { bytes: heads.iter().map(|head| head.stored_bytes).sum(), items })
     }
 
     /// The state that was saved, every byte of it checked.

@@ -33,6 +33,8 @@ pub enum LeadershipError {
     /// The guarded write found another term, or none.
     #[error("this scheduler no longer holds term {term}")]
     Deposed { term: Term },
+    #[error("{scheduler} leads in term {term}: stop the schedulers first")]
+    Held { scheduler: SchedulerName, term: Term },
 }
 
 /// What one term may be used for, as a fraction of its lease's time: see [`Tenure::is_valid`].
@@ -77,4 +79,9 @@ pub trait Leadership: Send + Sync + 'static {
 
     /// Writes the witness without a term: only for an operator who accepts a loss.
     async fn overwrite_witness(&self, body: Vec<u8>) -> Result<(), LeadershipError>;
+
+    /// Begins a new generation of terms, all of them above `above`, and returns what they begin from. Only while
+    /// nobody leads: [`LeadershipError::Held`] otherwise. For an operator who restores a log, or goes on without a
+    /// part of it.
+    async fn begin_generation(&self, above: Term) -> Result<Term, LeadershipError>;
 }

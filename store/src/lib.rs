@@ -15,6 +15,7 @@ pub mod witness;
 pub mod image;
 pub mod blob;
 pub mod job_log;
+pub mod backup;
 pub mod leadership;
 pub mod registry;
 pub mod telemetry;

@@ -73,6 +73,44 @@ impl Dev {
         dev
     }
 
+    /// Another system with the same master key.
+    pub async fn start_with_key_of(other: &Dev, zones: usize) -> Dev {
+        let scratch = tempfile::Builder::new().prefix("outlive-live-").tempdir().expect("a temporary directory");
+        let keys = scratch.path().join("data/keys");
+        fs::create_dir_all(&keys).expect("a directory for the key");
+        fs::copy(other.data().join("keys/master.key"), keys.join("master.key")).expect("the key is copied");
+        let mut dev = Dev { zones, options: Options::default(), child: None, scratch, nats: Vec::new() };
+        dev.start_again().await;
+        dev
+    }
+
+    /// `kill -9` of every scheduler and executor; the servers go on.
+    pub async fn kill_roles(&self) {
+        for process in self.processes().into_iter().filter(|p| p.role == "scheduler" || p.role == "executor") {
+            if let Some(pid) = process.pid {
+                signal_process(pid, Signal::KILL);
+                wait_until_true(&format!("{} is dead", process.name), SOON, || async { !is_alive(pid) }).await;
+            }
+        }
+    }
+
+    /// Starts them again.
+    pub async fn restart_roles(&self) {
+        for role in ["scheduler", "executor"] {
+            for process in self.processes().into_iter().filter(|p| p.role == role) {
+                self.restart(&process.name).await;
+            }
+        }
+    }
+
+    /// Addresses of etcd.
+    pub fn etcd_addresses(&self) -> Vec<String> {
+        let text = fs::read(self.data().join("processes.json")).expect("processes.json is there");
+        let record: Value = serde_json::from_slice(&text).expect("processes.json is never half written");
+        let all = record["etcd"].as_array().expect("a list").iter();
+        all.map(|address| address.as_str().expect("an address is text").to_owned()).collect()
+    }
+
     /// Starts it on the same directory, after it was stopped or killed.
     pub async fn start_again(&mut self) {
         let starting = self.begin_again();

@@ -18,6 +18,7 @@ pub(crate) fn assignment(spec: &str) -> Assignment {
         version: JobVersion(1),
         placed_at: Sequence(7),
         restore: None,
+        retained: Vec::new(),
         spec: Arc::new(serde_json::from_str(spec).expect(spec)),
     }
 }

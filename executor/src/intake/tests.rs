@@ -26,6 +26,22 @@ fn holdings(held: &[(u128, u32, u64)]) -> Holdings {
 }
 
 #[test]
+fn who_hears_of_a_later_generation_is_left_behind() {
+    let mut intake = Intake::default();
+    let later = Term(7).next_generation();
+    assert!(intake.hear(later, Sequence(3)));
+    assert!(!intake.is_left_behind(), "it knows of nothing else");
+    let mut intake = Intake::default();
+    intake.hear(Term(7), Sequence(100));
+    assert!(intake.hear(later, Sequence(3)));
+    assert!(intake.is_left_behind());
+    assert_eq!(intake.heard(), (later, Sequence(3)), "what it saw before was another log");
+    let next = intake.begin_anew();
+    assert!(!next.is_left_behind());
+    assert_eq!(next.heard(), (later, Sequence(3)));
+}
+
+#[test]
 fn a_deposed_leader_is_not_heard() {
     let mut intake = Intake::default();
     assert!(intake.hear(Term(5), Sequence(100)));

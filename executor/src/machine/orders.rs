@@ -191,7 +191,7 @@ impl ExecutorMachine {
         self.step(job, attempt, attempt::Input::EndAcknowledged);
     }
 
-    fn dismissed(&mut self) {
+    pub(super) fn dismissed(&mut self) {
         tracing::warn!(executor = %self.id(), held = self.holdings.len(), "declared lost by the leader; beginning anew");
         let all: BTreeSet<_> = self.holdings.iter().map(|(job, held)| (job, held.attempt)).collect();
         self.give_up(&all);

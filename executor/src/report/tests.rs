@@ -25,7 +25,7 @@ fn taken() -> Taken {
 }
 
 fn batch(outbox: &mut Outbox, now_ms: u64) -> Option<ReportBatch> {
-    outbox.next_batch(ExecutorId(Uuid::from_u128(9)), Sequence(5), now_ms)
+    outbox.next_batch(ExecutorId(Uuid::from_u128(9)), (Term(1), Sequence(5)), now_ms)
 }
 
 fn kinds(batch: &ReportBatch) -> Vec<&'static str> {

@@ -5,6 +5,7 @@ use super::work::{self, Ground, Launched};
 use super::{AttemptInput, Input, Live, Runner, ask};
 use crate::attempt::{self, Effect};
 use crate::driver::process::{ControlError, ProcessEvent, ProcessHandle};
+use crate::error::explained;
 use crate::machine;
 use crate::metrics;
 use crate::runner::directory::AttemptDirectory;
@@ -13,7 +14,7 @@ use futures::future::FutureExt as _;
 use outlive_schemas::checkpoint::Taken;
 use outlive_schemas::codec::pack;
 use outlive_schemas::id::{Attempt, JobId};
-use outlive_schemas::message::{Assignment, Heartbeat};
+use outlive_schemas::message::{Assignment, Heartbeat, Retained};
 use outlive_schemas::subject;
 use rustix::process::Signal;
 use std::future::Future;
@@ -135,6 +136,7 @@ impl Runner {
             machine::Effect::Begin(assignment) => self.begin(assignment),
             machine::Effect::Attempt(job, attempt, effect) => self.perform_for(job, attempt, effect),
             machine::Effect::Report(batch) => self.answer = Some(ask(self.client.clone(), batch).boxed()),
+            machine::Effect::CollectGarbage(retained) => self.collect_garbage(retained),
             machine::Effect::ForgetReport => self.answer = None,
             machine::Effect::Beat(beat) => {
                 let beat = Heartbeat { health: self.health.latest(), ..beat };
@@ -248,6 +250,17 @@ impl Runner {
             // The machine keeps reports itself.
             Effect::Report { .. } => {}
         }
+    }
+
+    /// Beside everything else: what comes of it changes nothing here.
+    fn collect_garbage(&self, Retained { job, attempt, manifests }: Retained) {
+        let live = self.live.get(&(job, attempt));
+        let Some(checkpointer) = live.and_then(|live| live.checkpointer.clone()) else { return };
+        tokio::spawn(async move {
+            if let Err(error) = checkpointer.collect(&manifests).await {
+                tracing::warn!(%job, %attempt, error = %explained(&error), "stored chunks are left for the next time");
+            }
+        });
     }
 }
 

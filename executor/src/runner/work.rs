@@ -109,7 +109,8 @@ impl Workshop {
             Some(from) => Some(self.restore(assignment, from, &key, directory).await?),
         };
         let (state, staging, blobs) = (directory.state(), directory.staging(), Arc::clone(&self.blobs));
-        let checkpointer = Checkpointer::new(assignment.job, key, state, staging, blobs, baseline);
+        let checkpointer = Checkpointer::new(assignment.job, key, state, staging, blobs, baseline)
+            .with_retained(assignment.retained.clone());
         Ok(Ground { checkpointer: Arc::new(checkpointer) })
     }
 

@@ -133,7 +133,8 @@ fn answer(heard: &mut Heard, batch: ReportBatch, term: Term) -> Option<ReportRep
     let of: BTreeSet<_> = batch.reports.iter().map(|report| (report.job, report.attempt)).collect();
     heard.reports.extend(batch.reports.into_iter().map(|report| (batch.executor, report)));
     let superseded = heard.superseded.intersection(&of).copied().collect();
-    let reply = ReportReply { term: heard.answer_term.unwrap_or(term), seq: Sequence(1), superseded };
+    let reply =
+        ReportReply { term: heard.answer_term.unwrap_or(term), seq: Sequence(1), superseded, retained: Vec::new() };
     (!heard.silent).then_some(reply)
 }
 

@@ -164,6 +164,7 @@ pub fn assignment(leader: &Leader, job: JobId, spec: serde_json::Value) -> Assig
         version: JobVersion(1),
         placed_at: Sequence(leader.seq().0 + 1),
         restore: None,
+        retained: Vec::new(),
         spec: Arc::new(serde_json::from_value(spec).expect("a spec")),
     }
 }

@@ -2,7 +2,9 @@
 //! beside what it does.
 
 use crate::output::Output;
-use crate::{bench, chaos, completions, config_show, dev, executor, job, keys, log, man, probe, scheduler, status};
+use crate::{
+    backup, bench, chaos, completions, config_show, dev, executor, job, keys, log, man, probe, scheduler, status,
+};
 use clap::{Args, Parser, Subcommand};
 use outlive_schemas::id::Namespace;
 use outlive_schemas::time::Millis;
@@ -72,6 +74,10 @@ pub enum Command {
     /// Check the log, or accept that it lost something
     #[command(subcommand)]
     Log(log::LogCommand),
+    /// Copy the whole cluster into a directory, while it runs
+    Backup(backup::BackupArgs),
+    /// Fill an empty cluster from a backup
+    Restore(backup::restore::RestoreArgs),
     /// Make the keys that everything is sealed with
     #[command(subcommand)]
     Keys(keys::KeysCommand),

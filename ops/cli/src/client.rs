@@ -91,6 +91,15 @@ impl Client {
         self.send(subject::system_operation(operation), &EmptyRequest {}, None, Duration::ZERO).await
     }
 
+    /// Asks something of operators' that has a body.
+    pub async fn ask_system_with<T: DeserializeOwned>(
+        &self,
+        operation: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<Reply<T>> {
+        self.send(subject::system_operation(operation), body, None, Duration::ZERO).await
+    }
+
     /// Waits for one slice of time at most; nothing where the job is not there yet.
     pub async fn wait_a_while(
         &self,
@@ -249,7 +258,8 @@ fn too_large(subject: &str, bytes: usize) -> Failure {
 }
 
 /// Who is asking, for the log: `user@host`.
-fn actor() -> HeaderValue {
+/// Who asks: a user at a host.
+pub fn actor() -> HeaderValue {
     let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
     let user = user.unwrap_or_else(|| rustix::process::getuid().as_raw().to_string());
     let system = rustix::system::uname();

@@ -12,7 +12,7 @@ pub use layers::{Layer, Origins};
 use crate::args::Global;
 use crate::failure::Failure;
 use outlive_executor::config::CapacityConfig;
-use outlive_scheduler::config::{BlobsConfig, LogConfig, WitnessMode};
+use outlive_scheduler::config::{BlobsConfig, LogConfig, RetentionConfig, WitnessMode};
 use outlive_schemas::id::{ExecutorName, SchedulerName, Zone};
 use outlive_schemas::job::Labels;
 use outlive_schemas::size::ByteSize;
@@ -39,6 +39,7 @@ pub struct Settings {
     pub keys: KeysConfig,
     pub log: LogSettings,
     pub blobs: BlobSettings,
+    pub retention: RetentionConfig,
     pub scheduler: SchedulerSettings,
     pub executor: ExecutorSettings,
 }

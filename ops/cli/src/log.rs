@@ -3,6 +3,8 @@
 mod access;
 mod verify;
 mod accept_loss;
+mod raise_terms;
+mod head;
 
 use crate::args::Global;
 use clap::Subcommand;
@@ -13,11 +15,14 @@ pub enum LogCommand {
     Verify(verify::VerifyArgs),
     /// Let schedulers lead again after the log has lost acknowledged commits
     AcceptLoss(accept_loss::AcceptLossArgs),
+    /// Let schedulers lead again after etcd has gone back in time, or was made anew
+    RaiseTerms(raise_terms::RaiseTermsArgs),
 }
 
 pub async fn run(command: LogCommand, global: &Global) -> anyhow::Result<()> {
     match command {
         LogCommand::Verify(args) => verify::run(args, global).await,
         LogCommand::AcceptLoss(args) => accept_loss::run(args, global).await,
+        LogCommand::RaiseTerms(args) => raise_terms::run(args, global).await,
     }
 }

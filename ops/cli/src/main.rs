@@ -25,6 +25,7 @@ mod probe;
 mod executor;
 mod scheduler;
 mod log;
+mod backup;
 mod keys;
 mod config_show;
 mod completions;
@@ -81,6 +82,8 @@ async fn ask(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Status(_) => status::run(global).await?,
         Command::Executor(args) => executor::ask(args, global).await?,
         Command::Log(command) => log::run(command, global).await?,
+        Command::Backup(args) => backup::run(args, global).await?,
+        Command::Restore(args) => backup::restore::run(args, global).await?,
         Command::Keys(command) => keys::run(command, global)?,
         Command::Config(command) => config_show::run(command, global)?,
         Command::Probe(args) => probe::run(args).await?,

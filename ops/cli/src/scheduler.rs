@@ -42,6 +42,7 @@ pub fn config_of(settings: Settings) -> Result<SchedulerConfig, Failure> {
         keys: settings.keys,
         log: settings.log.into(),
         blobs: settings.blobs.into(),
+        retention: settings.retention,
         listen: settings.scheduler.listen,
     })
 }

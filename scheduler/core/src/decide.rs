@@ -6,6 +6,7 @@ mod report;
 mod recover;
 mod executor;
 mod place;
+mod keep;
 
 pub use recover::backoff;
 
@@ -41,6 +42,9 @@ pub fn decide(state: &State, command: Command, now: Timestamp) -> Result<Vec<Env
         Command::SubmitJobs { namespace, origin, jobs } => submit::submit(state, namespace, origin, jobs, now),
         Command::CancelJob { namespace, origin, job, how } => stop::cancel(state, &namespace, origin, &job, how, now),
         Command::DeleteJob { namespace, origin, job } => stop::delete(state, &namespace, origin, &job, now),
+        Command::ExpireJob { job } => keep::expire(state, job, now),
+        Command::ConfirmErasure { job } => keep::erased(state, job, now),
+        Command::HoldCollection { by, until } => keep::hold(state, by, until, now),
         Command::AbandonAttempt { job, attempt } => stop::abandon(state, job, attempt, now),
         Command::AdmitExecutor(registration) => executor::admit(state, registration, now),
         Command::LoseExecutor { executor, reason, last_seen } => {

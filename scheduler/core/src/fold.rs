@@ -35,13 +35,24 @@ pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(),
         Event::ExecutorLost(e) => executor_lost(state, e),
         Event::JobSubmitted(e) => job_submitted(state, seq, at, e),
         Event::JobDeleted(e) => job_deleted(state, e),
+        Event::JobErased(e) => {
+            // An image of an earlier version knows nothing of what was to be erased.
+            state.to_erase.remove(&e.job);
+            Ok(())
+        }
+        // What it means is that the commits it names are not there, which needs no folding.
+        Event::LossAccepted(_) => Ok(()),
+        Event::CollectionHeld(e) => {
+            state.collection_held_until = e.until;
+            Ok(())
+        }
         Event::JobPlaced(e) => job_placed(state, seq, e),
         Event::AttemptStarted(e) => change(state, e.job, seq, |job| attempt_started(job, e)),
         Event::JobRestarting(e) => job_restarting(state, seq, e),
         Event::CancelRequested(e) => change(state, e.job, seq, |job| cancel_requested(job, at, e)),
         Event::JobFinished(e) => job_finished(state, seq, at, e),
-        Event::CheckpointCompleted(e) => change(state, e.job, seq, |job| checkpoint_completed(job, at, e)),
-        Event::CheckpointFailed(e) => change(state, e.job, seq, |job| same_attempt(job, e.attempt)),
+        Event::CheckpointCompleted(e) => checkpoint(state, e.job, seq, |job| checkpoint_completed(job, at, e)),
+        Event::CheckpointFailed(e) => checkpoint(state, e.job, seq, |job| same_attempt(job, e.attempt)),
         Event::CheckpointUnreadable(e) => change(state, e.job, seq, |job| checkpoint_unreadable(job, e)),
     };
     applied.map_err(|what| FoldError { seq, event: envelope.event.type_name(), what })
@@ -59,15 +70,27 @@ fn change(state: &mut State, id: JobId, seq: Sequence, with: impl FnOnce(&mut Jo
     applied
 }
 
+/// As [`change`], for what a job's history keeps apart: checkpoints come by the thousand, and change no status.
+fn checkpoint(state: &mut State, id: JobId, seq: Sequence, with: impl FnOnce(&mut Job) -> Applied) -> Applied {
+    let job = state.jobs.get_mut(&id).ok_or("there is no such job")?;
+    let applied = with(job);
+    note(&mut job.checkpoint_commits, seq, limits::HISTORY_CHECKPOINTS_PER_JOB_MAX);
+    applied
+}
+
 fn note_commit(job: &mut Job, seq: Sequence) {
-    if job.commits.last() == Some(&seq) {
+    note(&mut job.commits, seq, limits::HISTORY_COMMITS_PER_JOB_MAX);
+}
+
+fn note(commits: &mut Vec<Sequence>, seq: Sequence, max: usize) {
+    if commits.last() == Some(&seq) {
         return;
     }
-    if job.commits.len() >= limits::HISTORY_COMMITS_PER_JOB_MAX {
+    if commits.len() >= max {
         // Halved rather than shifted by one each time, so that a long life costs nothing per event.
-        job.commits.drain(..limits::HISTORY_COMMITS_PER_JOB_MAX / 2);
+        commits.drain(..max / 2);
     }
-    job.commits.push(seq);
+    commits.push(seq);
 }
 
 fn same_attempt(job: &Job, attempt: Attempt) -> Applied {
@@ -139,6 +162,7 @@ fn job_submitted(state: &mut State, seq: Sequence, at: Timestamp, e: &event::Job
         stop: None,
         request_id: e.request_id.clone(),
         commits: vec![seq],
+        checkpoint_commits: Vec::new(),
     };
     if state.jobs.contains_key(&e.job) {
         return Err("the job is there already");
@@ -151,6 +175,9 @@ fn job_submitted(state: &mut State, seq: Sequence, at: Timestamp, e: &event::Job
 fn job_deleted(state: &mut State, e: &event::JobDeleted) -> Applied {
     let job = state.jobs.remove(&e.job).ok_or("there is no such job")?;
     state.index.leave(e.job, &job);
+    if job.leaves_remains() {
+        state.to_erase.insert(e.job, job.namespace.clone());
+    }
     if let Some(request_id) = &e.request_id {
         let spent = (job.namespace.clone(), request_id.clone());
         state.index.spent.insert(spent.clone());

@@ -9,6 +9,8 @@ pub mod state;
 pub mod decide;
 pub mod fold;
 pub mod timer;
+pub mod retention;
+pub mod referenced;
 pub mod detect;
 pub mod plan;
 pub mod explain;

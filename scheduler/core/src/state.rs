@@ -34,6 +34,12 @@ pub struct State {
     pub executors: BTreeMap<ExecutorId, Executor>,
     /// Requests that left nothing behind by which to know them again, oldest first.
     pub(crate) spent_requests: VecDeque<(Namespace, CompactString)>,
+    /// Deleted jobs whose remains may not all be erased yet.
+    #[serde(default)]
+    pub to_erase: BTreeMap<JobId, Namespace>,
+    /// Nothing is collected before this.
+    #[serde(default)]
+    pub collection_held_until: Timestamp,
 
     #[serde(skip)]
     pub(crate) index: Index,
@@ -55,6 +61,8 @@ pub(crate) struct Index {
     pub restarting: BTreeSet<(Timestamp, JobId)>,
     /// Jobs told to stop, by when they are given up.
     pub stopping: BTreeSet<(Timestamp, JobId)>,
+    /// Jobs that are over and may be forgotten, by when they ended.
+    pub finished: BTreeSet<(Timestamp, JobId)>,
     /// Lost executors that still hold attempts.
     pub to_evict: BTreeSet<ExecutorId>,
     /// Specifications and results held in memory.
@@ -92,8 +100,11 @@ pub struct Job {
     pub result: Option<Payload>,
     pub stop: Option<Box<StopOrder>>,
     pub request_id: Option<CompactString>,
-    /// Commits that speak of this job.
+    /// Commits that speak of this job, but for those that speak of its checkpoints only.
     pub commits: Vec<Sequence>,
+    /// Commits that speak of its checkpoints.
+    #[serde(default)]
+    pub checkpoint_commits: Vec<Sequence>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,6 +193,24 @@ impl Job {
 
     pub(crate) fn need(&self) -> Capacity {
         Capacity::of(self.spec.driver.kind(), &self.spec.resources)
+    }
+
+    /// Whether there may be a key, blobs or output of it. A job that never had an attempt with a process has none.
+    pub(crate) fn leaves_remains(&self) -> bool {
+        self.attempt > Attempt(0) && matches!(self.spec.driver, outlive_schemas::job::Driver::Process(_))
+    }
+
+    /// When it ended, if retention may forget it.
+    pub(crate) fn expirable(&self) -> Option<Timestamp> {
+        self.finished_at.filter(|_| self.status.is_final())
+    }
+
+    /// The commits that its history is read from, in order.
+    pub fn history(&self) -> Vec<Sequence> {
+        let mut all = [self.commits.as_slice(), self.checkpoint_commits.as_slice()].concat();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// What it holds in memory beyond its fixed parts, roughly.
@@ -386,6 +415,9 @@ impl Index {
         if let (Some(stop), Status::Stopping) = (&job.stop, job.status) {
             self.stopping.insert((stop.give_up_at, id));
         }
+        if let Some(at) = job.expirable() {
+            self.finished.insert((at, id));
+        }
     }
 
     pub fn leave_status(&mut self, id: JobId, job: &Job) {
@@ -404,6 +436,9 @@ impl Index {
         }
         if let (Some(stop), Status::Stopping) = (&job.stop, job.status) {
             self.stopping.remove(&(stop.give_up_at, id));
+        }
+        if let Some(at) = job.expirable() {
+            self.finished.remove(&(at, id));
         }
     }
 }

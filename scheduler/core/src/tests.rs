@@ -8,6 +8,7 @@ mod scene;
 mod submit;
 mod stop;
 mod delete;
+mod keep;
 mod report;
 mod restart;
 mod restore;

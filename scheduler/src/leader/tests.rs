@@ -14,6 +14,7 @@ struct Machine {
     asked: u64,
 }
 
+const TERM: Term = Term(3);
 const EXECUTOR: ExecutorId = ExecutorId(uuid::Uuid::from_u128(1));
 
 fn machine(mode: WitnessMode) -> Machine {
@@ -22,12 +23,9 @@ fn machine(mode: WitnessMode) -> Machine {
 
 fn machine_on(state: State, now: Timestamp, mode: WitnessMode) -> Machine {
     let key = Key::from_bytes([7; 32]);
-    let journal = Journal::new(state, FrameSealer::new(&key), Term(3), Sequence(1), ChainHash::default());
-    let identity = Identity {
-        scheduler: "scheduler-a".parse().expect("a name"),
-        zone: "a".parse().expect("a zone"),
-        term: Term(3),
-    };
+    let journal = Journal::new(state, FrameSealer::new(&key), TERM, Sequence(1), ChainHash::default());
+    let identity =
+        Identity { scheduler: "scheduler-a".parse().expect("a name"), zone: "a".parse().expect("a zone"), term: TERM };
     Machine { leader: Leader::new(identity, journal, Ids::new(1), now, mode), now, asked: 0 }
 }
 
@@ -89,7 +87,7 @@ impl Machine {
     fn report(&mut self, reports: Vec<Report>) -> Vec<Output> {
         self.asked += 1;
         let to = ReplyTo { number: self.asked, format: Format::MessagePack };
-        let batch = ReportBatch { executor: EXECUTOR, seq_seen: self.leader.acked(), reports };
+        let batch = ReportBatch { executor: EXECUTOR, seq_seen: self.leader.acked(), term_seen: TERM, reports };
         self.input(Input::Reports { batch, to })
     }
 
@@ -98,6 +96,7 @@ impl Machine {
             executor: EXECUTOR,
             name: "executor-a-1".parse().expect("a name"),
             seq_seen,
+            term_seen: TERM,
             digest,
             held: 0,
             health: Health::default(),
@@ -333,4 +332,132 @@ fn ten_thousand_jobs_without_room_wait_their_turn() {
     }
     assert_eq!(m.leader.state().counts()[&Status::Starting], 3);
     assert_eq!(m.leader.state().counts()[&Status::Pending], 9_997);
+}
+
+const PROCESS: &str = r#"{"driver":{"process":{"command":["true"]}},"name":"process"}"#;
+
+/// Erasures asked for, and by whom.
+fn erasures(out: &[Output]) -> Vec<(JobId, bool)> {
+    let of = |o: &Output| if let Output::Erase { to, job, .. } = o { Some((*job, to.is_some())) } else { None };
+    out.iter().filter_map(of).collect()
+}
+
+/// A finished job that had a process.
+fn one_that_ran(m: &mut Machine) -> JobId {
+    m.ask(Operation::Submit, PROCESS, None);
+    let (job, attempt) = assigned(&m.settle())[0];
+    m.report(vec![ended(job, attempt)]);
+    m.settle();
+    job
+}
+
+#[test]
+fn what_a_deleted_job_left_is_erased_until_it_is_gone() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    let job = one_that_ran(&mut m);
+    m.ask(Operation::Delete, r#"{"job":"process"}"#, None);
+    let out = m.turn();
+    assert!(erasures(&out).is_empty(), "not before the deletion is durable");
+    assert_eq!(erasures(&m.appended()), [(job, true)]);
+    assert!(erasures(&m.turn()).is_empty(), "once at a time");
+
+    // It failed: it is tried again, after a while, by the leader itself.
+    m.input(Input::Erased { job, gone: false });
+    assert!(erasures(&m.turn()).is_empty());
+    m.now = m.now + ERASURE_PAUSE;
+    assert_eq!(erasures(&m.turn()), [(job, false)]);
+    m.input(Input::Erased { job, gone: true });
+    m.settle();
+    assert!(m.leader.state().to_erase.is_empty());
+    m.now = m.now + Millis(60_000);
+    assert!(erasures(&m.settle()).is_empty());
+}
+
+#[test]
+fn a_leader_erases_what_the_one_before_did_not_get_to() {
+    let mut first = machine(WitnessMode::Interval).with_executor(10);
+    let job = one_that_ran(&mut first);
+    first.ask(Operation::Delete, r#"{"job":"process"}"#, None);
+    first.turn();
+    first.appended();
+    let state = first.leader.state().clone();
+
+    let mut next = machine(WitnessMode::Interval);
+    let journal =
+        Journal::new(state, FrameSealer::new(&Key::from_bytes([7; 32])), Term(4), Sequence(9), ChainHash::default());
+    next.leader = Leader::new(next.leader.identity.clone(), journal, Ids::new(2), next.now, WitnessMode::Interval);
+    assert_eq!(erasures(&next.turn()), [(job, false)]);
+}
+
+#[test]
+fn retention_deletes_what_has_been_over_for_long_enough() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    let rules = Retention { finished_for: Millis(60_000), ..Retention::default() };
+    let journal = std::mem::replace(&mut m, machine(WitnessMode::Interval)).leader.with_retention(rules);
+    m.leader = journal;
+    let job = one_that_ran(&mut m);
+    m.now = m.now + Millis(59_999);
+    assert!(erasures(&m.settle()).is_empty() && m.leader.state().jobs.contains_key(&job));
+    m.now = m.now + Millis(1);
+    assert_eq!(erasures(&m.settle()), [(job, false)]);
+    assert!(m.leader.state().jobs.is_empty());
+}
+
+fn checkpoint(job: JobId, attempt: outlive_schemas::id::Attempt, contents: u8) -> Report {
+    let taken = outlive_schemas::checkpoint::Taken {
+        manifest: outlive_schemas::checkpoint::BlobName([contents; 32]),
+        size_bytes: 1,
+        uploaded_bytes: 1,
+        files: 1,
+        duration_ms: 1,
+        pause_ms: 1,
+    };
+    Report { job, attempt, age_ms: 0, news: News::Checkpoint(taken) }
+}
+
+/// What the executor is told of what stays, as the contents of the manifests.
+fn retained(out: &[Output]) -> Vec<Vec<u8>> {
+    let replies = out.iter().filter_map(|o| if let Output::ReportReply { reply, .. } = o { Some(reply) } else { None });
+    let stays = replies.flat_map(|reply| &reply.retained);
+    stays.map(|stays| stays.manifests.iter().map(|name| name.0[0]).collect()).collect()
+}
+
+#[test]
+fn an_executor_is_told_what_stays_once_its_checkpoint_is_durable() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    m.ask(Operation::Submit, PROCESS, None);
+    let (job, attempt) = assigned(&m.settle())[0];
+    let started = Report { job, attempt, age_ms: 0, news: News::Started };
+    assert!(retained(&m.report(vec![started, checkpoint(job, attempt, 1)])).is_empty());
+    assert_eq!(retained(&m.settle()), [vec![1]]);
+    for contents in 2..=4 {
+        m.report(vec![checkpoint(job, attempt, contents)]);
+    }
+    assert_eq!(retained(&m.settle()).last(), Some(&vec![2, 3, 4]));
+
+    // While somebody copies what is stored, nothing is said to be free to go.
+    let raw = Raw {
+        operation: Operation::HoldCollection,
+        namespace: "sys",
+        request_id: None,
+        actor: Some("me"),
+        body: br#"{"for":"60s"}"#,
+    };
+    let request = parse(raw, Format::Json).expect("a valid request");
+    m.input(Input::Request { request, to: ReplyTo { number: 99, format: Format::Json } });
+    assert!(answers(&m.settle()).iter().any(|answer| matches!(answer, Answer::Held(held) if held.until > m.now)));
+    m.report(vec![checkpoint(job, attempt, 5)]);
+    assert!(retained(&m.settle()).is_empty());
+    m.now = m.now + Millis(60_000);
+    m.report(vec![checkpoint(job, attempt, 6)]);
+    assert_eq!(retained(&m.settle()), [vec![4, 5, 6]]);
+}
+
+#[test]
+fn who_comes_from_before_a_restore_begins_anew() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    m.leader.identity.term = Term(3).next_generation();
+    let out = m.beat(Sequence(1_000_000), AttemptDigest::default());
+    assert!(!out.iter().any(|o| matches!(o, Output::Resign(_))), "what it saw was another log");
+    assert!(out.iter().any(|o| matches!(o, Output::Order { order: ToExecutor { order: Order::Dismiss, .. }, .. })));
 }

@@ -147,7 +147,8 @@ impl<'a> Reign<'a> {
         let config = &self.scheduler.config;
         let identity = Identity { scheduler: config.name.clone(), zone: config.zone.clone(), term: self.term };
         let seed = getrandom::u64().unwrap_or(now.0);
-        let leader = Leader::new(identity, journal, Ids::new(seed), now, config.log.witness);
+        let leader = Leader::new(identity, journal, Ids::new(seed), now, config.log.witness)
+            .with_retention(config.retention.rules());
 
         let (requests, requests_in) = mpsc::channel(limits::LEADER_QUEUE_MAX);
         let (own, own_in) = mpsc::channel(limits::LEADER_QUEUE_MAX);
@@ -158,8 +159,9 @@ impl<'a> Reign<'a> {
         let mut tasks = JoinSet::new();
         tasks.spawn(own_beats(self.stores.clone(), self.term, inbox.own.clone()));
         let (say, to_say) = mpsc::channel(speaker::QUEUE_MAX);
-        let speaking =
-            tokio::spawn(Speaker::new(self.stores.clone(), config.cluster.clone(), open.clone()).run(to_say));
+        let speaking = tokio::spawn(
+            Speaker::new(self.stores.clone(), config.cluster.clone(), open.clone(), inbox.own.clone()).run(to_say),
+        );
         herald.abort();
         self.scheduler.leading.store(true, Ordering::Relaxed);
         metrics::leading(Some(self.term));

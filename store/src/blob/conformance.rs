@@ -18,6 +18,7 @@ pub async fn conforms(store: &dyn BlobStore) {
     written_once(store, jobs[0]).await;
     owners_are_apart(store, jobs).await;
     deleted_is_gone(store, jobs[0]).await;
+    what_is_behind_a_mark_stays(store, jobs[0]).await;
     limits_hold(store, jobs[0]).await;
     many_at_once(store, jobs[1]).await;
     for owner in jobs.into_iter().chain([Owner::Images, Owner::ImageHeads]) {
@@ -69,6 +70,26 @@ async fn deleted_is_gone(store: &dyn BlobStore, owner: Owner) {
     assert_eq!(sorted(store, owner).await, [name(2)]);
     assert_eq!(store.put(owner, name(1), Bytes::from_static(b"again")).await.expect("put"), Put::Stored);
     assert_eq!(store.get(owner, name(1)).await.expect("get"), "again");
+    store.delete_all(owner).await.expect("delete all");
+}
+
+async fn what_is_behind_a_mark_stays(store: &dyn BlobStore, owner: Owner) {
+    store.put(owner, name(1), Bytes::from_static(b"before")).await.expect("put");
+    store.put(owner, name(2), Bytes::from_static(b"before")).await.expect("put");
+    let mark = store.mark().await.expect("mark");
+    assert_eq!(store.mark().await.expect("mark"), mark, "nothing was stored since");
+    store.put(owner, name(3), Bytes::from_static(b"after")).await.expect("put");
+    store.delete(owner, name(2)).await.expect("delete");
+    store.put(owner, name(2), Bytes::from_static(b"after, under the same name")).await.expect("put");
+    for number in 1..=4 {
+        store
+            .delete_stored_by(owner, name(number), mark)
+            .await
+            .expect("what is behind the mark, or nowhere, is no error");
+    }
+    assert_eq!(sorted(store, owner).await, [name(2), name(3)]);
+    assert_eq!(store.get(owner, name(2)).await.expect("get"), "after, under the same name");
+    assert!(store.mark().await.expect("mark") > mark);
     store.delete_all(owner).await.expect("delete all");
 }
 

@@ -3,7 +3,7 @@
 //! JetStream's own object store is not used: it writes chunks one after the other, and cannot put only what is
 //! absent.
 
-use super::{BlobError, BlobStore, Owner, Put, Usage};
+use super::{BlobError, BlobStore, Mark, Owner, Put, Usage};
 use crate::nats::{EnsureStreamError, Nats, PublishFailure, ensure_stream, publish};
 use crate::retry::retry;
 use async_nats::jetstream::ErrorCode;
@@ -152,9 +152,11 @@ impl JetStreamBlobs {
         }
     }
 
-    /// Finds and erases one message; whether there was one.
-    async fn erase(&self, subject: &str) -> Result<(), Passing> {
-        let Some(message) = self.find(subject).await? else { return Ok(()) };
+    /// Finds and erases one message, unless it was stored after `newest`.
+    async fn erase(&self, subject: &str, newest: u64) -> Result<(), Passing> {
+        let Some(message) = self.find(subject).await?.filter(|message| message.sequence <= newest) else {
+            return Ok(());
+        };
         // The server overwrites the bytes of a message that is deleted by sequence, unless told not to.
         match self.stream.delete_message(message.sequence).await {
             Ok(true) => Ok(()),
@@ -195,6 +197,7 @@ struct Page {
 struct PageState {
     messages: u64,
     bytes: u64,
+    last_seq: u64,
     #[serde(default)]
     subjects: Option<HashMap<String, u64>>,
 }
@@ -261,7 +264,18 @@ impl BlobStore for JetStreamBlobs {
 
     async fn delete(&self, owner: Owner, name: BlobName) -> Result<(), BlobError> {
         let subject = subject_of(owner, name);
-        retry("delete a blob", DELETE_BOUND, |_| true, || self.erase(&subject)).await.map_err(unavailable)
+        retry("delete a blob", DELETE_BOUND, |_| true, || self.erase(&subject, u64::MAX)).await.map_err(unavailable)
+    }
+
+    async fn mark(&self) -> Result<Mark, BlobError> {
+        let page =
+            retry("ask where the blobs end", GET_BOUND, |_| true, || self.page("", 0)).await.map_err(unavailable)?;
+        Ok(Mark(page.state.last_seq))
+    }
+
+    async fn delete_stored_by(&self, owner: Owner, name: BlobName, Mark(newest): Mark) -> Result<(), BlobError> {
+        let subject = subject_of(owner, name);
+        retry("delete a blob", DELETE_BOUND, |_| true, || self.erase(&subject, newest)).await.map_err(unavailable)
     }
 
     async fn delete_all(&self, owner: Owner) -> Result<(), BlobError> {

@@ -1,6 +1,6 @@
 //! Blobs in memory, for tests and simulations, with the faults that the real ones have.
 
-use super::{BlobError, BlobStore, Owner, Put, Usage};
+use super::{BlobError, BlobStore, Mark, Owner, Put, Usage};
 use async_trait::async_trait;
 use bytes::Bytes;
 use outlive_schemas::checkpoint::BlobName;
@@ -14,7 +14,9 @@ pub struct MemoryBlobs(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    blobs: BTreeMap<(Owner, BlobName), Bytes>,
+    /// Each with its place in the order of storing.
+    blobs: BTreeMap<(Owner, BlobName), (u64, Bytes)>,
+    stored: u64,
     out_of_reach: bool,
     /// Puts that will be stored and answered `Unavailable` all the same.
     answers_to_lose: usize,
@@ -44,7 +46,7 @@ impl MemoryBlobs {
     /// Fault: flips one bit of a blob. Whether there was one.
     pub fn damage(&self, owner: Owner, name: BlobName) -> bool {
         let mut inner = self.lock();
-        let Some(body) = inner.blobs.get_mut(&(owner, name)) else { return false };
+        let Some((_, body)) = inner.blobs.get_mut(&(owner, name)) else { return false };
         let mut damaged = body.to_vec();
         let Some(byte) = damaged.last_mut() else { return false };
         *byte ^= 1;
@@ -73,11 +75,13 @@ impl BlobStore for MemoryBlobs {
         if inner.blobs.contains_key(&(owner, name)) {
             return Ok(Put::Present);
         }
-        let sum = inner.blobs.values().map(|blob| blob.len() as u64).sum::<u64>() + body.len() as u64;
+        let sum = inner.blobs.values().map(|(_, blob)| blob.len() as u64).sum::<u64>() + body.len() as u64;
         if let Some(max) = inner.bytes_max.filter(|max| sum > *max) {
             return Err(BlobError::Full { reason: format!("{sum} bytes would be over {max}") });
         }
-        inner.blobs.insert((owner, name), body);
+        inner.stored += 1;
+        let place = inner.stored;
+        inner.blobs.insert((owner, name), (place, body));
         if inner.answers_to_lose > 0 {
             inner.answers_to_lose -= 1;
             return Err(BlobError::Unavailable { reason: "injected: the answer was lost".to_owned() });
@@ -86,7 +90,8 @@ impl BlobStore for MemoryBlobs {
     }
 
     async fn get(&self, owner: Owner, name: BlobName) -> Result<Bytes, BlobError> {
-        self.reach()?.blobs.get(&(owner, name)).cloned().ok_or(BlobError::Missing { name })
+        let inner = self.reach()?;
+        inner.blobs.get(&(owner, name)).map(|(_, body)| body.clone()).ok_or(BlobError::Missing { name })
     }
 
     async fn list(&self, owner: Owner) -> Result<Vec<BlobName>, BlobError> {
@@ -98,6 +103,18 @@ impl BlobStore for MemoryBlobs {
         Ok(())
     }
 
+    async fn mark(&self) -> Result<Mark, BlobError> {
+        Ok(Mark(self.reach()?.stored))
+    }
+
+    async fn delete_stored_by(&self, owner: Owner, name: BlobName, Mark(newest): Mark) -> Result<(), BlobError> {
+        let mut inner = self.reach()?;
+        if inner.blobs.get(&(owner, name)).is_some_and(|(place, _)| *place <= newest) {
+            inner.blobs.remove(&(owner, name));
+        }
+        Ok(())
+    }
+
     async fn delete_all(&self, owner: Owner) -> Result<(), BlobError> {
         self.reach()?.blobs.retain(|(whose, _), _| *whose != owner);
         Ok(())
@@ -105,7 +122,7 @@ impl BlobStore for MemoryBlobs {
 
     async fn usage(&self) -> Result<Usage, BlobError> {
         let inner = self.reach()?;
-        let bytes = inner.blobs.values().map(|blob| blob.len() as u64).sum();
+        let bytes = inner.blobs.values().map(|(_, blob)| blob.len() as u64).sum();
         Ok(Usage { bytes, items: inner.blobs.len() as u64 })
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Holder, Leadership, LeadershipError, Reign, Tenure};
 use futures::future::join_all;
+use outlive_schemas::id::Term;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ pub async fn conforms(election: &dyn Leadership) {
     deposing_ends_one_reign_only(election).await;
     the_witness_is_guarded(election).await;
     vacancy_is_noticed(election).await;
+    a_generation_is_above_all_before_it(election).await;
 }
 
 async fn one_leads(election: &dyn Leadership) {
@@ -116,4 +118,28 @@ async fn vacancy_is_noticed(election: &dyn Leadership) {
     let second = won(election, "two").await;
     within("another's term is not ours", election.vacancy(first.term())).await.expect("in reach");
     second.resign().await;
+}
+
+async fn a_generation_is_above_all_before_it(election: &dyn Leadership) {
+    let first = won(election, "one").await;
+    let refused = election.begin_generation(first.term()).await;
+    assert!(matches!(refused, Err(LeadershipError::Held { term, .. }) if term == first.term()), "{refused:?}");
+    assert!(first.is_valid());
+    first.resign().await;
+
+    let base = election.begin_generation(first.term()).await.expect("nobody leads");
+    assert!(base.generation() == first.term().generation() + 1 && base > first.term());
+    let second = won(election, "two").await;
+    assert!(second.term() > base && second.term().generation() == base.generation(), "{:?}", second.term());
+    assert_eq!(reign(election).await.map(|reign| reign.term), Some(second.term()));
+    second.witness(b"of the new generation".to_vec()).await.expect("it leads");
+    assert!(election.campaign(holder("one")).await.expect("in reach").is_none(), "held");
+    second.resign().await;
+    within("its end is noticed", election.vacancy(second.term())).await.expect("in reach");
+
+    // However low the log's own terms are, a generation never comes back; however high, it is passed.
+    let next = election.begin_generation(Term(3)).await.expect("nobody leads");
+    assert!(next > second.term(), "{next:?}");
+    let far = Term(next.0 << 1);
+    assert!(election.begin_generation(far).await.expect("nobody leads") > far);
 }

@@ -24,6 +24,8 @@ struct World {
 struct State {
     now: Duration,
     revision: u64,
+    /// Added to revisions to make terms.
+    base: u64,
     reign: Option<(Reign, watch::Sender<bool>)>,
     /// Of the reign: when it was renewed last, and whether it still is.
     renewed: Duration,
@@ -98,7 +100,7 @@ impl Leadership for MemoryLeadership {
             return Ok(None);
         }
         state.revision += 1;
-        let term = Term(state.revision);
+        let term = Term(state.base + state.revision);
         let over = watch::Sender::new(false);
         let reign = Reign { term, holder, lease: i64::try_from(state.revision).unwrap_or(i64::MAX) };
         state.reign = Some((reign, over.clone()));
@@ -137,6 +139,17 @@ impl Leadership for MemoryLeadership {
         state.revision += 1;
         state.witness = Some(body);
         Ok(())
+    }
+
+    async fn begin_generation(&self, above: Term) -> Result<Term, LeadershipError> {
+        let mut state = self.0.reach()?;
+        if let Some((Reign { holder, term, .. }, _)) = &state.reign {
+            return Err(LeadershipError::Held { scheduler: holder.scheduler.clone(), term: *term });
+        }
+        let base = above.max(Term(state.base)).next_generation();
+        state.revision += 1;
+        state.base = base.0;
+        Ok(base)
     }
 }
 

@@ -34,6 +34,7 @@ pub async fn run(args: HistoryArgs, global: &Global) -> anyhow::Result<()> {
     }
     let mut request = HistoryRequest { job: args.job.job, limit: None, cursor: None };
     let mut events: Vec<Value> = Vec::new();
+    let mut left_out = None;
     loop {
         request.limit = Some((limit - events.len()).min(limits::HISTORY_LIMIT_MAX));
         let page = client.ask::<Value>("job.history", &request).await?.body;
@@ -42,16 +43,22 @@ pub async fn run(args: HistoryArgs, global: &Global) -> anyhow::Result<()> {
                 events.extend(found);
             }
             request.cursor = page.remove("cursor").and_then(|c| c.as_str().map(str::to_owned));
+            left_out = left_out.or(page.remove("left_out").and_then(|said| said.as_str().map(str::to_owned)));
         }
         if request.cursor.is_none() || events.len() >= limit {
             break;
         }
     }
     match global.output {
-        Output::Json => output::line(json!({"events": events, "cursor": request.cursor}).to_string())?,
+        Output::Json => {
+            output::line(json!({"events": events, "cursor": request.cursor, "left_out": left_out}).to_string())?
+        }
         Output::Table => {
             let events = events.into_iter().map(serde_json::from_value).collect::<Result<Vec<HistoryEvent>, _>>()?;
             output::line(table(&events).render())?;
+            if let Some(left_out) = left_out {
+                eprintln!("Not shown, for it is no longer kept: {left_out}.");
+            }
             if request.cursor.is_some() {
                 eprintln!("There may be more: give a larger --limit.");
             }

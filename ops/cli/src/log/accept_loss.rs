@@ -1,18 +1,26 @@
-//! `outlive log accept-loss`: makes the witness say that the log ends where it ends.
+//! `outlive log accept-loss`: goes on from where the log ends, and says so in the log.
 //!
 //! A scheduler that cannot find the witnessed commit in the log refuses to lead. Where the commits cannot be brought
-//! back, this is how an operator says: go on without them.
+//! back, this is how an operator says: go on without them. It begins a new generation of terms, so that executors that
+//! have seen the lost commits begin anew instead of stopping every leader; it appends a commit that says who gave up
+//! what; and it makes the witness say that the log ends there. In this order, so that whoever is stopped half-way can
+//! do it again.
 
 use crate::args::Global;
+use crate::client::actor;
 use crate::failure::Failure;
+use crate::human;
 use crate::log::access::{self, Access};
+use crate::log::head::{Head, head};
 use crate::output::{self, Output};
 use anyhow::Context;
 use clap::Args;
+use outlive_schemas::event::{Envelope, Event, LossAccepted};
 use outlive_schemas::id::Sequence;
-use outlive_store::frame::{ChainHash, FrameOpener, open_header};
-use outlive_store::leadership::Leadership;
+use outlive_store::frame::{Place, seal_commit};
+use outlive_store::leadership::{Leadership, LeadershipError};
 use outlive_store::log::CommitLog;
+use outlive_store::seal::Key;
 use outlive_store::witness::Witness;
 use serde_json::json;
 
@@ -22,10 +30,10 @@ Examples:
   outlive --config outlive.toml log accept-loss --yes
 
 Only after `log verify` has named what is lost, and after every way to restore the log's stream has been tried: jobs and
-checkpoints in the lost commits are forgotten for good.";
+checkpoints in the lost commits are forgotten for good. That it was done, and by whom, stands in the log.";
 
-/// One commit is enough.
-const READ_BYTES: usize = 1;
+/// The only shard there is.
+const SHARD: u32 = 0;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -36,7 +44,7 @@ pub struct AcceptLossArgs {
 }
 
 pub async fn run(args: AcceptLossArgs, global: &Global) -> anyhow::Result<()> {
-    let Access { log, mut opener, leadership } = access::open(global).await?;
+    let Access { log, mut opener, sealing, leadership } = access::open(global).await?;
     if let Some(reign) = leadership.reign().await.context("the leader cannot be asked for")? {
         let (name, term) = (reign.holder.scheduler, reign.term);
         return Err(Failure::usage(format!(
@@ -47,7 +55,8 @@ pub async fn run(args: AcceptLossArgs, global: &Global) -> anyhow::Result<()> {
     }
     let stored = leadership.read_witness().await.context("the witness cannot be read")?;
     let before = stored.as_deref().map(Witness::decode);
-    let end = head(&log, &mut opener).await?;
+    let found = head(&log, &mut opener).await?;
+    let end = found.end;
     let was = match &before {
         None => "there is no witness".to_owned(),
         Some(Ok(witness)) => format!("the witness is at {}", witness.seq),
@@ -67,9 +76,39 @@ pub async fn run(args: AcceptLossArgs, global: &Global) -> anyhow::Result<()> {
         ))
         .into());
     }
+    match leadership.begin_generation(found.term).await {
+        Ok(_) => {}
+        Err(held @ LeadershipError::Held { .. }) => return Err(Failure::usage(held.to_string()).into()),
+        Err(error) => return Err(error).context("a new generation of terms cannot be begun"),
+    }
+    let witnessed = before.and_then(Result::ok).map(|witness| witness.seq);
+    let end = recorded(&log, found, sealing, witnessed).await?;
     leadership.overwrite_witness(end.encode()).await.context("the witness cannot be written")?;
     tracing::warn!(log_end = %end.seq, %lost, "a loss was accepted");
-    done(global, end, &format!("the witness is at {} now; {lost} are given up", end.seq))
+    done(global, end, &format!("the log goes on from {}, where this is recorded; {lost} are given up", end.seq))
+}
+
+/// Appends what was given up, unless the last commit says it already. Gives the log's new end.
+async fn recorded(
+    log: &impl CommitLog,
+    found: Head,
+    sealing: Option<Key>,
+    witnessed: Option<Sequence>,
+) -> anyhow::Result<Witness> {
+    let Head { end, term, events } = found;
+    let said = |event: &Event| matches!(event, Event::LossAccepted(accepted) if accepted.witnessed == witnessed);
+    if events.iter().any(|envelope| said(&envelope.event)) {
+        return Ok(end);
+    }
+    let sealing =
+        sealing.context("there is no key of a log, and so there can be no log: is this the right cluster?")?;
+    let accepted = LossAccepted { log_end: end.seq, witnessed };
+    let by = Some(actor().as_str().into());
+    let envelope = Envelope { at: human::now(), by, event: Event::LossAccepted(accepted) };
+    let place = Place { shard: SHARD, expected: end.seq, term, previous: end.chain };
+    let sealed = seal_commit(&sealing, place, &[envelope]).context("the loss cannot be recorded")?;
+    log.append(end.seq, sealed.body).await.context("the loss cannot be recorded: is a scheduler running?")?;
+    Ok(Witness { seq: end.seq.next(), chain: sealed.chain })
 }
 
 fn done(global: &Global, end: Witness, text: &str) -> anyhow::Result<()> {
@@ -80,19 +119,27 @@ fn done(global: &Global, end: Witness, text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The log's end, proved by the seal of its last commit.
-async fn head(log: &impl CommitLog, opener: &mut FrameOpener) -> anyhow::Result<Witness> {
-    let extent = log.extent().await.context("the log's end cannot be read")?;
-    if extent.last == Sequence(0) {
-        return Ok(Witness { seq: Sequence(0), chain: ChainHash::START });
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outlive_store::frame::FrameOpener;
+    use outlive_store::log::memory::MemoryLog;
+
+    #[tokio::test]
+    async fn a_loss_is_recorded_once_with_who_accepted_it() {
+        let (log, key) = (MemoryLog::new(), Key::generate());
+        let mut opener = FrameOpener::new([&key]);
+        let empty = head(&log, &mut opener).await.expect("empty");
+        let first = recorded(&log, empty, Some(key.clone()), Some(Sequence(9))).await.expect("recorded");
+        assert_eq!(first.seq, Sequence(1));
+        // The witness could not be written after that, and it is done again.
+        let found = head(&log, &mut opener).await.expect("one commit");
+        assert_eq!(found.end, first);
+        assert!(found.events[0].by.as_deref().is_some_and(|by| by.contains('@')));
+        assert_eq!(recorded(&log, found, Some(key.clone()), Some(Sequence(9))).await.expect("already"), first);
+        // Another loss is another entry.
+        let found = head(&log, &mut opener).await.expect("one commit");
+        let second = recorded(&log, found, Some(key), Some(Sequence(20))).await.expect("recorded");
+        assert_eq!(second.seq, Sequence(2));
     }
-    let unreadable = || format!("the last commit, {}, cannot be read; see `outlive log verify`", extent.last);
-    let messages = log.read(extent.last, READ_BYTES).await.with_context(unreadable)?;
-    let last = messages.into_iter().find(|message| message.seq == extent.last).with_context(unreadable)?;
-    let header = open_header(&last.body, last.seq).with_context(unreadable)?;
-    let commit = opener.open(&last.body, header.expected, header.previous).with_context(unreadable)?;
-    if header.expected.next() != last.seq {
-        anyhow::bail!("the last commit, {}, stands in a wrong place; see `outlive log verify`", last.seq);
-    }
-    Ok(Witness { seq: last.seq, chain: commit.chain })
 }

@@ -12,12 +12,15 @@ use outlive_store::keyring::Keyring;
 use outlive_store::leadership::{EtcdLeadership, TTL_DEFAULT};
 use outlive_store::log::jetstream::JetStreamLog;
 use outlive_store::nats::Nats;
+use outlive_store::seal::Key;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub struct Access {
     pub log: JetStreamLog,
     pub opener: FrameOpener,
+    /// What a new commit is sealed with; nothing where there is no log yet.
+    pub sealing: Option<Key>,
     pub leadership: EtcdLeadership,
 }
 
@@ -31,5 +34,6 @@ pub async fn open(global: &Global) -> anyhow::Result<Access> {
     let keys = keys.with_context(|| format!("the log's keys cannot be read at {servers}"))?;
     let etcd = etcd::connect(&settings.etcd).await.context(Failure::Unavailable("etcd cannot be used".to_owned()))?;
     let leadership = EtcdLeadership::new(&etcd, &settings.cluster.name, TTL_DEFAULT);
-    Ok(Access { log: JetStreamLog::new(nats), opener: FrameOpener::new(keys.iter()), leadership })
+    let opener = FrameOpener::new(keys.iter());
+    Ok(Access { log: JetStreamLog::new(nats), opener, sealing: keys.into_iter().next(), leadership })
 }

@@ -8,11 +8,14 @@ use crate::output::{self, Details, Output};
 use crate::progress::Progress;
 use anyhow::Context;
 use clap::Args;
+use outlive_schemas::event::{Event, LossAccepted};
 use outlive_schemas::id::{Sequence, Term};
+use outlive_schemas::time::Timestamp;
 use outlive_store::frame::{ChainHash, FrameOpener, open_header};
 use outlive_store::leadership::Leadership;
 use outlive_store::log::{CommitLog, ReadError, Stored};
 use outlive_store::witness::{LogLostAcknowledgedCommits, Witness, judge};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -40,6 +43,19 @@ struct Checked {
     chain: ChainHash,
     term: Term,
     events: u64,
+    /// Losses that operators have accepted, oldest first.
+    losses: Vec<Loss>,
+}
+
+/// What an operator has given up.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Loss {
+    /// The commit that says so.
+    seq: Sequence,
+    at: Timestamp,
+    by: Option<String>,
+    log_end: Sequence,
+    witnessed: Option<Sequence>,
 }
 
 /// The first commit that is wrong.
@@ -50,7 +66,7 @@ struct Fault {
 }
 
 pub async fn run(_: VerifyArgs, global: &Global) -> anyhow::Result<()> {
-    let Access { log, mut opener, leadership } = access::open(global).await?;
+    let Access { log, mut opener, leadership, .. } = access::open(global).await?;
     let witness = leadership.read_witness().await.context("the witness cannot be read")?;
     let witness = witness.map(|bytes| Witness::decode(&bytes)).transpose()?;
     let mut verifier = Verifier::new(witness);
@@ -80,9 +96,11 @@ async fn replay(
         let from = verifier.checked.last.next();
         let messages = match log.read(from, READ_BYTES).await {
             Ok(messages) => messages,
-            Err(ReadError::Purged { wanted, first }) => {
-                let what = format!("the log begins at {first} now: it was purged, or cut, while it was read");
-                return Ok(Some(Fault { seq: wanted, what }));
+            Err(ReadError::Purged { wanted, first }) if wanted > extent.first => {
+                return Ok(Some(Fault { seq: wanted, what: format!("it is missing: {first} follows") }));
+            }
+            Err(ReadError::Purged { first, .. }) => {
+                anyhow::bail!("the log was purged up to {first} while it was read: try again");
             }
             Err(error) => return Err(error).context("the log cannot be read"),
         };
@@ -115,8 +133,14 @@ struct Verifier {
 
 impl Verifier {
     fn new(witness: Option<Witness>) -> Verifier {
-        let checked =
-            Checked { first: Sequence(1), last: Sequence(0), chain: ChainHash::START, term: Term(0), events: 0 };
+        let checked = Checked {
+            first: Sequence(1),
+            last: Sequence(0),
+            chain: ChainHash::START,
+            term: Term(0),
+            events: 0,
+            losses: Vec::new(),
+        };
         Verifier { checked, witness, at_witness: None }
     }
 
@@ -148,6 +172,12 @@ impl Verifier {
         self.checked.chain = commit.chain;
         self.checked.term = commit.header.term;
         self.checked.events += commit.events.len() as u64;
+        for envelope in commit.events {
+            if let Event::LossAccepted(LossAccepted { log_end, witnessed }) = envelope.event {
+                let by = envelope.by.map(|by| by.to_string());
+                self.checked.losses.push(Loss { seq: wanted, at: envelope.at, by, log_end, witnessed });
+            }
+        }
         if self.witness.is_some_and(|witness| witness.seq == wanted) {
             self.at_witness = Some(commit.chain);
         }
@@ -172,6 +202,7 @@ fn as_json(checked: &Checked, witness: Option<Witness>, fault: Option<&Fault>) -
         "events": checked.events,
         "chain": checked.chain.to_string(),
         "witness_seq": witness.map(|witness| witness.seq),
+        "losses": checked.losses,
         "fault": fault.map(|fault| json!({"seq": fault.seq, "what": fault.what})),
     })
 }
@@ -188,6 +219,11 @@ fn as_text(checked: &Checked, witness: Option<Witness>, fault: Option<&Fault>) -
     details.line("Chain", checked.chain);
     let seen = witness.map_or_else(|| "none yet".to_owned(), |witness| witness.seq.to_string());
     details.line("Witness", seen);
+    for Loss { seq, at, by, log_end, witnessed } in &checked.losses {
+        let (by, upto) = (by.as_deref().unwrap_or("nobody known"), witnessed.map_or("?".to_owned(), |w| w.to_string()));
+        let text = format!("at {seq}, {at}, by {by}: the log ended at {log_end}, and {upto} had been acknowledged");
+        details.line("Loss accepted", text);
+    }
     details.line("Verdict", fault.map_or_else(|| "whole".to_owned(), |f| format!("bad at {}: {}", f.seq, f.what)));
     details.render()
 }
@@ -195,8 +231,7 @@ fn as_text(checked: &Checked, witness: Option<Witness>, fault: Option<&Fault>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outlive_schemas::event::{Envelope, Event, TermStarted};
-    use outlive_schemas::time::Timestamp;
+    use outlive_schemas::event::{Envelope, TermStarted};
     use outlive_store::frame::{Batch, FrameSealer, Place};
     use outlive_store::log::memory::MemoryLog;
     use outlive_store::seal::Key;

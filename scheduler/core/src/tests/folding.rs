@@ -59,16 +59,36 @@ fn terms_rise() {
 
 #[test]
 fn a_jobs_history_is_bounded_and_keeps_the_newest() {
+    const MAX: usize = limits::HISTORY_CHECKPOINTS_PER_JOB_MAX;
     let mut scene = up();
     scene.checked = false;
-    for number in 1..=2 * limits::HISTORY_COMMITS_PER_JOB_MAX as u64 {
+    for number in 1..=2 * MAX as u64 {
         scene = scene.and([checkpointed(job(1), 1, number)]);
     }
-    let commits = &scene.job(job(1)).commits;
-    assert!((limits::HISTORY_COMMITS_PER_JOB_MAX / 2..=limits::HISTORY_COMMITS_PER_JOB_MAX).contains(&commits.len()));
+    let job_1 = scene.job(job(1));
+    let commits = &job_1.checkpoint_commits;
+    assert!((MAX / 2..=MAX).contains(&commits.len()));
     assert!(commits.windows(2).all(|pair| pair[0] < pair[1]));
-    assert_eq!(commits.last().map(|seq| seq.0), Some(5 + 2 * limits::HISTORY_COMMITS_PER_JOB_MAX as u64));
-    assert_eq!(scene.job(job(1)).checkpoints.len(), 3);
+    assert_eq!(commits.last().map(|seq| seq.0), Some(5 + 2 * MAX as u64));
+    assert_eq!(job_1.checkpoints.len(), 3);
+    // However many checkpoints there were, what else happened to the job is all there.
+    assert_eq!(job_1.commits.iter().map(|seq| seq.0).collect::<Vec<_>>(), [3, 4, 5]);
+    let history = job_1.history();
+    assert!(history.windows(2).all(|pair| pair[0] < pair[1]));
+    assert_eq!((history[0].0, history.len()), (3, 3 + commits.len()));
+}
+
+#[test]
+fn a_life_of_many_restarts_keeps_the_newest() {
+    const MAX: usize = limits::HISTORY_COMMITS_PER_JOB_MAX;
+    let mut scene = up();
+    scene.checked = false;
+    for attempt in 1..MAX as u32 {
+        scene = scene.and([restarting(job(1), attempt, Cause::ProcessExit, 1), placed(job(1), attempt + 1, A)]);
+    }
+    let commits = &scene.job(job(1)).commits;
+    assert!((MAX / 2..=MAX).contains(&commits.len()), "{}", commits.len());
+    assert!(commits.windows(2).all(|pair| pair[0] < pair[1]));
 }
 
 #[test]

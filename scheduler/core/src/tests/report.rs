@@ -251,7 +251,8 @@ fn a_checkpoint_that_failed_is_told_and_changes_nothing_else() {
     let before = scene.job(job(1)).clone();
     let after = scene.when(report(A, job(1), 1, news)).then([Event::CheckpointFailed(failed)]);
     let mut after = after.job(job(1)).clone();
-    assert_eq!(after.commits.pop().map(|seq| seq.0), Some(before.commits.last().unwrap().0 + 1));
+    let noted = after.checkpoint_commits.pop().map(|seq| seq.0);
+    assert_eq!(noted, Some(before.checkpoint_commits.last().unwrap().0 + 1));
     assert_eq!(after, before);
 }
 
