@@ -205,9 +205,29 @@ async fn stream_leader(stores: &Stores) -> Option<String> {
     }
 }
 
-/// A server's zone is what its name ends in: `nats-a` is in zone `a`.
+/// A server's zone is what its name ends in: `nats-a` is in zone `a`, and where zones' names hold hyphens themselves,
+/// `nats-0@eu-west-1a` in zone `eu-west-1a`.
 fn zone_of(server: &str) -> Option<Zone> {
-    server.rsplit('-').next().and_then(|tail| Zone::new(tail).ok())
+    let (_, tail) = server.rsplit_once('@').or_else(|| server.rsplit_once('-'))?;
+    Zone::new(tail).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_zone_is_what_its_name_ends_in() {
+        for (server, zone) in [
+            ("nats-a", Some("a")),
+            ("nats-0@eu-west-1a", Some("eu-west-1a")),
+            ("nats-eu-west-1a", Some("1a")),
+            ("nats", None),
+            ("nats-A", None),
+        ] {
+            assert_eq!(zone_of(server).as_ref().map(Zone::as_str), zone, "{server}");
+        }
+    }
 }
 
 #[cfg(test)]
