@@ -74,7 +74,8 @@ OVERVIEW = Dashboard(
                 stat(
                     "Leader",
                     "The scheduler that leads, and its term.",
-                    Query(f"leader:outlive_term{{{C}}}", "{{instance}}"),
+                    # Now, and not over time: each leader is a series of its own, and those that led before would show.
+                    Query(f"leader:outlive_term{{{C}}}", "{{instance}}", instant=True),
                     width=4,
                     text="value_and_name",
                     graph="none",
