@@ -30,7 +30,7 @@ use outlive_schemas::message::{Heartbeat, LeaderBeat, Order, ReportBatch, Report
 use outlive_schemas::request::{HistoryRequest, LogsRequest, WaitRequest};
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::{
-    ExecutorList, FeedEvent, Held, JobList, JobView, LeaderView, SubmitManyReply, SubmitReply, Why, ZoneView,
+    ExecutorList, FeedEntry, Held, JobList, JobView, LeaderView, SubmitManyReply, SubmitReply, Why, ZoneView,
 };
 use outlive_store::frame::SealError;
 use outlive_store::log::AppendError;
@@ -93,7 +93,7 @@ pub enum Output {
     },
     Feed {
         namespace: Namespace,
-        event: FeedEvent,
+        event: FeedEntry,
     },
     Beat(LeaderBeat),
     Probe(ExecutorId),
@@ -734,15 +734,13 @@ impl Leader {
         let mut done = BTreeSet::new();
         let state = self.journal.state();
         for envelope in events {
+            let about = envelope.event.job();
+            let job = about.and_then(|id| state.jobs.get(&id));
             match &envelope.event {
                 Event::ExecutorJoined(registration) => self.watch.joined(registration, now),
                 Event::ExecutorLost(e) => self.watch.lost(e.executor),
-                Event::JobPlaced(e) => {
-                    assignments.extend(state.jobs.get(&e.job).and_then(|job| dispatch::assignment(e.job, job)));
-                }
-                Event::CancelRequested(e) => {
-                    stops.extend(state.jobs.get(&e.job).and_then(|job| dispatch::stop(e.job, job)));
-                }
+                Event::JobPlaced(e) => assignments.extend(job.and_then(|job| dispatch::assignment(e.job, job))),
+                Event::CancelRequested(e) => stops.extend(job.and_then(|job| dispatch::stop(e.job, job))),
                 Event::JobDeleted(e) => {
                     for to in self.waiters.all_of(e.job) {
                         let answer = Answer::Rejected(Rejection::not_found(format_args!(
@@ -758,9 +756,8 @@ impl Leader {
                 envelope.event,
                 Event::JobSubmitted(_) | Event::JobRestarting(_) | Event::JobFinished(_) | Event::ExecutorJoined(_)
             );
-            let Some(id) = envelope.event.job() else { continue };
-            let Some(job) = state.jobs.get(&id) else { continue };
-            metrics::event(state, envelope);
+            let (Some(id), Some(job)) = (about, job) else { continue };
+            metrics::event(job, envelope);
             follows.push(feed(id, job, envelope));
             if !self.waiters.is_empty() && done.insert(id) {
                 for to in self.waiters.arrived(id, job) {
@@ -783,14 +780,14 @@ fn submitted(id: JobId, job: &Job, duplicate: bool) -> SubmitReply {
 }
 
 fn feed(id: JobId, job: &Job, envelope: &Envelope) -> Output {
-    let event = FeedEvent {
+    let event = FeedEntry {
         job: id,
         name: job.name(id),
-        kind: envelope.event.type_name().into(),
+        kind: envelope.event.type_name(),
         at: envelope.at,
         attempt: envelope.event.attempt(),
         status: job.status,
-        details: envelope.event.details(),
+        facts: envelope.event.facts(),
     };
     Output::Feed { namespace: job.namespace.clone(), event }
 }

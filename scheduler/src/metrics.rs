@@ -12,7 +12,7 @@ pub use table::METRICS;
 
 use crate::journal::Committed;
 use metrics::{counter, gauge, histogram};
-use outlive_core::state::State;
+use outlive_core::state::Job;
 use outlive_schemas::error::ErrorCode;
 use outlive_schemas::event::{Cause, Envelope, Event};
 use outlive_schemas::id::{Sequence, Term};
@@ -112,18 +112,17 @@ pub fn committed(committed: &Committed, seconds: f64) {
     position(committed.seq);
 }
 
-/// Counts what an event means; called with the state after it.
-pub fn event(state: &State, envelope: &Envelope) {
+/// Counts what an event means; called with the job as it is after it.
+pub fn event(job: &Job, envelope: &Envelope) {
     match &envelope.event {
         Event::JobSubmitted(_) => counter!("outlive_jobs_submitted_total").increment(1),
         Event::JobFinished(e) => {
             counter!("outlive_jobs_finished_total", "outcome" => e.status.as_str()).increment(1);
-            if let Some(job) = state.jobs.get(&e.job).filter(|_| e.started_at.is_some()) {
+            if e.started_at.is_some() {
                 first_start(job.submitted_at, job.started_at);
             }
         }
         Event::AttemptStarted(e) => {
-            let Some(job) = state.jobs.get(&e.job) else { return };
             if job.started_at == Some(e.started_at) {
                 first_start(job.submitted_at, job.started_at);
             } else if let Some(recovery) = job.last_recovery.as_deref().filter(|r| r.resumed_at == e.started_at) {

@@ -54,7 +54,7 @@ impl Speaker {
             }
             Output::Order { executor, order } => self.publish(subject::executor_orders(executor), pack(&order)).await,
             Output::Feed { namespace, event } => {
-                let subject = subject::event(&namespace, event.job, &event.kind);
+                let subject = subject::event(&namespace, event.job, event.kind);
                 self.publish(subject, Format::Json.encode(&event)).await;
             }
             Output::Beat(beat) => self.publish(subject::LEADER_BEAT.to_owned(), pack(&beat)).await,

@@ -1,6 +1,6 @@
 //! What users see (contract, sections 1 and 3).
 
-use crate::event::{Cause, HistoryEvent};
+use crate::event::{Cause, Facts, HistoryEvent};
 use crate::executor::Capacity;
 use crate::id::{
     Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, JobName, JobVersion, Namespace, SchedulerName,
@@ -301,6 +301,22 @@ pub struct StoredView {
 }
 
 /// What the feed says of an event: enough to follow a job without asking, and nothing secret.
+///
+/// As it is written; [`FeedEvent`] is what readers make of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FeedEntry {
+    pub job: JobId,
+    pub name: JobName,
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub at: Timestamp,
+    pub attempt: Option<Attempt>,
+    pub status: Status,
+    #[serde(flatten)]
+    pub facts: Facts,
+}
+
+/// What the feed says of an event, read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FeedEvent {
     pub job: JobId,

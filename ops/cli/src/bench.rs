@@ -8,6 +8,8 @@ mod limits;
 mod submit;
 mod latency;
 mod replay;
+mod hosts;
+mod placement;
 
 use crate::args::Global;
 use crate::output::{self, Details};
@@ -20,7 +22,8 @@ Examples:
   outlive bench submit --json                      noop jobs a second, from submission to result, with one zone
   outlive bench submit --zones 3 --single --json   the same with three zones, one job a request
   outlive bench latency --json                     one client, one job after another
-  outlive bench replay --events 1000000 --json     how fast a scheduler reads the log back";
+  outlive bench replay --events 1000000 --json     how fast a scheduler reads the log back
+  outlive bench placement --hosts 500 --json       how fast a backlog is placed on a fleet that is made up";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -37,6 +40,8 @@ enum What {
     Latency(latency::LatencyArgs),
     /// How fast the log is read back
     Replay(replay::ReplayArgs),
+    /// A backlog of jobs placed on a fleet
+    Placement(placement::PlacementArgs),
 }
 
 /// Where a bench runs and how it is printed.
@@ -63,6 +68,10 @@ pub async fn run(global: &Global, args: BenchArgs) -> anyhow::Result<()> {
         What::Replay(args) => {
             let stage = Stage::open(global, args.common.zones).await?;
             print(&args.common, &replay::run(&stage, &args).await?)
+        }
+        What::Placement(args) => {
+            let stage = Stage::open(global, args.common.zones).await?;
+            print(&args.common, &placement::run(&stage, &args).await?)
         }
     }
 }

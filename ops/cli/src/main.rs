@@ -39,6 +39,10 @@ use clap::Parser;
 use std::process::ExitCode;
 use tokio::runtime::{Builder, Runtime};
 
+/// Replaying, folding and answering are mostly small allocations, made on one thread and freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // There is one of these for every running attempt, so it begins with nothing that it does not need.
     if std::env::args_os().nth(1).is_some_and(|word| word == "shim") {

@@ -8,10 +8,12 @@ use outlive_schemas::checkpoint::Checkpoint;
 use outlive_schemas::command::Stop;
 use outlive_schemas::event::{self, Envelope, Event};
 use outlive_schemas::executor::Registration;
-use outlive_schemas::id::{Attempt, CheckpointNumber, JobId, JobVersion, Sequence};
+use outlive_schemas::id::{Attempt, CheckpointNumber, ExecutorId, JobId, JobVersion, Sequence};
 use outlive_schemas::limits;
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::Status;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// The event at this position contradicts what came before it.
 #[derive(Debug, thiserror::Error)]
@@ -164,11 +166,10 @@ fn job_submitted(state: &mut State, seq: Sequence, at: Timestamp, e: &event::Job
         commits: vec![seq],
         checkpoint_commits: Vec::new(),
     };
-    if state.jobs.contains_key(&e.job) {
-        return Err("the job is there already");
+    match state.jobs.entry(e.job) {
+        Entry::Occupied(_) => return Err("the job is there already"),
+        Entry::Vacant(place) => state.index.enter(e.job, place.insert(Box::new(job))),
     }
-    state.index.enter(e.job, &job);
-    state.jobs.insert(e.job, Box::new(job));
     Ok(())
 }
 
@@ -211,7 +212,7 @@ fn job_placed(state: &mut State, seq: Sequence, e: &event::JobPlaced) -> Applied
 
 /// As [`change`], where the executors are borrowed beside the jobs.
 fn change_placed(
-    jobs: &mut std::collections::BTreeMap<JobId, Box<Job>>,
+    jobs: &mut BTreeMap<JobId, Box<Job>>,
     index: &mut Index,
     id: JobId,
     seq: Sequence,
@@ -254,28 +255,26 @@ fn started(job: &mut Job, at: Timestamp) {
 }
 
 /// Takes a job off its executor.
-fn release(state: &mut State, id: JobId) {
-    let Some(job) = state.jobs.get_mut(&id) else { return };
+fn release(executors: &mut BTreeMap<ExecutorId, Executor>, index: &mut Index, id: JobId, job: &mut Job) {
     let Some(placed) = job.placement.take() else { return };
-    let need = job.need();
-    let Some(executor) = state.executors.get_mut(&placed.executor) else { return };
-    executor.allocated -= need;
+    let Some(executor) = executors.get_mut(&placed.executor) else { return };
+    executor.allocated -= job.need();
     executor.digest.remove(id, job.attempt);
     executor.attempts.remove(&id);
     if executor.attempts.is_empty() && !executor.is_alive() {
-        state.index.to_evict.remove(&placed.executor);
+        index.to_evict.remove(&placed.executor);
         // One that came back under its name before its jobs were taken off it need not be shown as lost any longer.
         let name = executor.registration.name.clone();
-        if state.alive_named(&name).is_some() {
-            state.executors.remove(&placed.executor);
+        if executors.values().any(|e| e.is_alive() && e.registration.name == name) {
+            executors.remove(&placed.executor);
         }
     }
 }
 
 fn job_restarting(state: &mut State, seq: Sequence, e: &event::JobRestarting) -> Applied {
-    let job = state.jobs.get(&e.job).ok_or("there is no such job")?;
+    let job = state.jobs.get_mut(&e.job).ok_or("there is no such job")?;
     same_attempt(job, e.attempt)?;
-    release(state, e.job);
+    release(&mut state.executors, &mut state.index, e.job, job);
     change(state, e.job, seq, |job| {
         // A recovery that failed before the job was up again goes on: the job has been away since the first loss.
         if job.recovering.is_none() {
@@ -304,30 +303,29 @@ fn cancel_requested(job: &mut Job, at: Timestamp, e: &event::CancelRequested) ->
 }
 
 fn job_finished(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobFinished) -> Applied {
-    let job = state.jobs.get(&e.job).ok_or("there is no such job")?;
+    let State { jobs, executors, index, .. } = state;
+    let job = jobs.get_mut(&e.job).ok_or("there is no such job")?;
     if job.status.is_final() || job.attempt != e.attempt || !e.status.is_final() {
         return Err("the job is over already, or another attempt is current");
     }
-    state.index.leave_name(e.job, job);
-    change(state, e.job, seq, |job| {
-        if let Some(at) = e.started_at.filter(|_| job.attempt_started_at.is_none()) {
-            started(job, at);
-        }
-        job.recovering = None;
-        job.stop = None;
-        job.status = e.status;
-        job.reason = e.reason.clone();
-        job.exit_code = e.exit_code;
-        job.result = e.result.clone();
-        job.finished_at = Some(at);
-        Ok(())
-    })?;
-    state.index.held_bytes += e.result.as_ref().map_or(0, |r| r.0.len()) as u64;
-    // Only now: what the attempt was restored from is part of how a recovery reads.
-    release(state, e.job);
-    if let Some(job) = state.jobs.get(&e.job) {
-        state.index.enter_name(e.job, job);
+    index.leave_name(e.job, job);
+    index.leave_status(e.job, job);
+    if let Some(at) = e.started_at.filter(|_| job.attempt_started_at.is_none()) {
+        started(job, at);
     }
+    job.recovering = None;
+    job.stop = None;
+    job.status = e.status;
+    job.reason = e.reason.clone();
+    job.exit_code = e.exit_code;
+    job.result = e.result.clone();
+    job.finished_at = Some(at);
+    note_commit(job, seq);
+    index.enter_status(e.job, job);
+    index.enter_name(e.job, job);
+    index.held_bytes += e.result.as_ref().map_or(0, |r| r.0.len()) as u64;
+    // Only now: what the attempt was restored from is part of how a recovery reads.
+    release(executors, index, e.job, job);
     Ok(())
 }
 

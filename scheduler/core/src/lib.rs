@@ -5,6 +5,7 @@
 //! no clock, no randomness here, and the crate's dependencies prove it.
 
 pub mod queue;
+pub mod counts;
 pub mod state;
 pub mod decide;
 pub mod fold;

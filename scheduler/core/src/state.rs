@@ -3,6 +3,7 @@
 //! Only `fold` changes it. What can be computed from the rest (indexes, sums) is kept here too, for speed, but is
 //! rebuilt when a state is loaded from an image and is checked by `invariant`.
 
+use crate::counts::Counts;
 use crate::queue::{Queue, Shape, Turn};
 use compact_str::CompactString;
 use outlive_schemas::checkpoint::{Checkpoint, CheckpointRef};
@@ -54,9 +55,9 @@ pub(crate) struct Index {
     pub by_name: BTreeSet<(Namespace, JobName, bool, JobId)>,
     pub by_request: BTreeMap<(Namespace, CompactString), Vec<JobId>>,
     pub spent: BTreeSet<(Namespace, CompactString)>,
-    pub counts: BTreeMap<Status, u64>,
+    pub counts: Counts,
     /// The same for each namespace.
-    pub namespace_counts: BTreeMap<Namespace, BTreeMap<Status, u64>>,
+    pub namespace_counts: BTreeMap<Namespace, Counts>,
     /// Jobs between two attempts, by since when they are away.
     pub restarting: BTreeSet<(Timestamp, JobId)>,
     /// Jobs told to stop, by when they are given up.
@@ -281,12 +282,12 @@ impl State {
         self.index.by_namespace.get(namespace)
     }
 
-    pub fn counts(&self) -> &BTreeMap<Status, u64> {
+    pub fn counts(&self) -> &Counts {
         &self.index.counts
     }
 
     /// Jobs by status, for each namespace that has any.
-    pub fn namespace_counts(&self) -> &BTreeMap<Namespace, BTreeMap<Status, u64>> {
+    pub fn namespace_counts(&self) -> &BTreeMap<Namespace, Counts> {
         &self.index.namespace_counts
     }
 
@@ -356,7 +357,10 @@ impl State {
 impl Index {
     /// Takes a job in. The counterpart of [`Index::leave`]; a change to a job is a leave and an enter.
     pub fn enter(&mut self, id: JobId, job: &Job) {
-        self.by_namespace.entry(job.namespace.clone()).or_default().insert(id);
+        match self.by_namespace.get_mut(&job.namespace) {
+            Some(ids) => ids.insert(id),
+            None => self.by_namespace.entry(job.namespace.clone()).or_default().insert(id),
+        };
         self.enter_name(id, job);
         if let Some(request_id) = &job.request_id {
             self.by_request.entry((job.namespace.clone(), request_id.clone())).or_default().push(id);
@@ -372,6 +376,7 @@ impl Index {
             ids.remove(&id);
             if ids.is_empty() {
                 self.by_namespace.remove(&job.namespace);
+                self.namespace_counts.remove(&job.namespace);
             }
         }
         self.leave_name(id, job);
@@ -401,10 +406,10 @@ impl Index {
 
     /// The part of [`Index::enter`] that depends on where the job is in its life.
     pub fn enter_status(&mut self, id: JobId, job: &Job) {
-        *self.counts.entry(job.status).or_default() += 1;
+        self.counts.up(job.status);
         match self.namespace_counts.get_mut(&job.namespace) {
-            Some(counts) => *counts.entry(job.status).or_default() += 1,
-            None => drop(self.namespace_counts.insert(job.namespace.clone(), BTreeMap::from([(job.status, 1)]))),
+            Some(counts) => counts.up(job.status),
+            None => self.namespace_counts.entry(job.namespace.clone()).or_default().up(job.status),
         }
         if let Some(since) = job.away_since() {
             self.restarting.insert((since, id));
@@ -421,12 +426,9 @@ impl Index {
     }
 
     pub fn leave_status(&mut self, id: JobId, job: &Job) {
-        count_down(&mut self.counts, job.status);
+        self.counts.down(job.status);
         if let Some(counts) = self.namespace_counts.get_mut(&job.namespace) {
-            count_down(counts, job.status);
-            if counts.is_empty() {
-                self.namespace_counts.remove(&job.namespace);
-            }
+            counts.down(job.status);
         }
         if let Some(since) = job.away_since() {
             self.restarting.remove(&(since, id));
@@ -439,15 +441,6 @@ impl Index {
         }
         if let Some(at) = job.expirable() {
             self.finished.remove(&(at, id));
-        }
-    }
-}
-
-fn count_down(counts: &mut BTreeMap<Status, u64>, status: Status) {
-    if let Some(count) = counts.get_mut(&status) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(&status);
         }
     }
 }

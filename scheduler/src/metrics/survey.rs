@@ -48,7 +48,7 @@ fn jobs(board: &mut Board, state: &State) {
         board.set("outlive_jobs", &[("status", status.as_str())], count as f64);
     }
     for (namespace, counts) in state.namespace_counts().iter().take(limits::NAMESPACES_SHOWN_MAX) {
-        for (status, count) in counts {
+        for (status, count) in counts.iter() {
             let labels = [("namespace", namespace.as_str()), ("status", status.as_str())];
             board.set("outlive_namespace_jobs", &labels, *count as f64);
         }

@@ -5,6 +5,7 @@ use crate::clock::Ids;
 use crate::config::WitnessMode;
 use crate::journal::Journal;
 use crate::leader::{Identity, Input, Leader, Output};
+use outlive_core::state::State;
 use outlive_schemas::executor::{Capacity, DriverKind, Registration};
 use outlive_schemas::id::ExecutorId;
 use outlive_store::frame::{ChainHash, FrameSealer};
