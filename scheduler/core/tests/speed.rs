@@ -2,6 +2,8 @@
 //!
 //! `cargo test --release -p outlive-core --test speed -- --ignored --nocapture`
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros, reason = "it measures")]
+
 use outlive_core::decide::decide;
 use outlive_core::fold::fold;
 use outlive_core::plan::{Hints, plan};
@@ -86,7 +88,6 @@ impl Run {
 
 #[test]
 #[ignore = "prints figures; run with --ignored --nocapture, optimised"]
-#[allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros, reason = "it measures")]
 fn speed() {
     let mut run = Run::default();
     run.log.push(Vec::new());
