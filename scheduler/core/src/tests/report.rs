@@ -278,7 +278,7 @@ fn what_is_given_back_goes_on_from_its_last_checkpoint_at_once() {
         .and([checkpointed(job(1), 1, 1)])
         .at(1_000)
         .when(report(A, job(1), 1, given_back(Cause::Drain, Some(2), None)))
-        .then([completed(1, 2), moved(Cause::Drain, drained)]);
+        .then([completed(2, 2), moved(Cause::Drain, drained)]);
     assert_eq!(scene.job(job(1)).restorable().map(|c| c.number), Some(CheckpointNumber(2)));
     assert_eq!((scene.job(job(1)).failures, scene.job(job(1)).turn()), (0, Turn::Recovering));
     // Said again, it is not that executor's any more.
