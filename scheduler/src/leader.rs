@@ -30,7 +30,8 @@ use outlive_schemas::message::{Heartbeat, LeaderBeat, Order, ReportBatch, Report
 use outlive_schemas::request::{HistoryRequest, LogsRequest, WaitRequest};
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::{
-    ExecutorList, FeedEntry, Held, JobList, JobView, LeaderView, SubmitManyReply, SubmitReply, Why, ZoneView,
+    ExecutorList, FeedEntry, Held, JobList, JobView, LeaderView, OldestCheckpointView, RestartingView, SubmitManyReply,
+    SubmitReply, Why, ZoneView,
 };
 use outlive_store::frame::SealError;
 use outlive_store::log::AppendError;
@@ -146,6 +147,8 @@ pub struct StatusSoFar {
     pub jobs: BTreeMap<outlive_schemas::view::Status, u64>,
     pub held_bytes: u64,
     pub held_jobs: u64,
+    pub restarting: Vec<RestartingView>,
+    pub oldest_checkpoint: Option<OldestCheckpointView>,
 }
 
 /// Why a leader stops leading.
@@ -489,6 +492,8 @@ impl Leader {
                 .collect(),
             held_bytes: self.state().held_bytes(),
             held_jobs: self.state().jobs.len() as u64,
+            restarting: view::restarting(self.state(), limits::RESTARTING_SHOWN_MAX),
+            oldest_checkpoint: view::oldest_checkpoint(self.state()),
         }
     }
 

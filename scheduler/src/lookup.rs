@@ -177,6 +177,8 @@ async fn status(stores: &Stores, cluster: &str, so_far: StatusSoFar) -> Result<S
         },
         zones: so_far.zones,
         jobs: so_far.jobs,
+        restarting: so_far.restarting,
+        oldest_checkpoint: so_far.oldest_checkpoint,
         stored: vec![
             stored("log", extent.bytes, so_far.last_seq.0.saturating_sub(extent.first.0.saturating_sub(1))),
             stored("checkpoints", blobs.bytes.saturating_sub(images.bytes), blobs.items.saturating_sub(images.items)),

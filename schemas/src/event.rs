@@ -6,16 +6,16 @@
 
 use crate::checkpoint::Taken;
 use crate::command::{LossReason, Stop};
-use crate::executor::{DriverKind, Registration};
+use crate::executor::{Capacity, DriverKind, Registration};
 use crate::id::{
     Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, Namespace, SchedulerName, Sequence, Term, Zone,
 };
-use crate::job::{JobKind, JobSpec};
+use crate::job::{JobKind, JobSpec, Labels};
 use crate::payload::Payload;
 use crate::time::Timestamp;
 use crate::view::Status;
 use compact_str::CompactString;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub enum Event {
     CollectionHeld(CollectionHeld),
 
     #[serde(rename = "executor_joined/1")]
-    ExecutorJoined(Registration),
+    ExecutorJoined(#[serde(deserialize_with = "joined")] Registration),
     /// The executor's attempts are taken off it by the events that follow, each on its own.
     #[serde(rename = "executor_lost/1")]
     ExecutorLost(ExecutorLost),
@@ -82,6 +82,26 @@ pub enum Event {
     /// starting: the checkpoint is not offered again; the one before it is.
     #[serde(rename = "checkpoint_unreadable/1")]
     CheckpointUnreadable(CheckpointUnreadable),
+}
+
+/// A registration as `executor_joined/1` holds it. In etcd an executor may say more than this version knows; in the log
+/// every field counts, and one that is not known stops the reader.
+#[derive(Deserialize)]
+#[serde(remote = "Registration", deny_unknown_fields)]
+struct Joined {
+    id: ExecutorId,
+    name: ExecutorName,
+    zone: Zone,
+    host: String,
+    capacity: Capacity,
+    #[serde(default)]
+    labels: Labels,
+    drivers: Vec<DriverKind>,
+    version: String,
+}
+
+fn joined<'de, D: Deserializer<'de>>(from: D) -> Result<Registration, D::Error> {
+    Joined::deserialize(from)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,9 @@
 use crate::id::{ExecutorId, ExecutorName, Zone};
 use crate::job::{Driver, Labels, Resources};
 use crate::size::ByteSize;
-use serde::{Deserialize, Serialize};
+use serde::de::IntoDeserializer as _;
+use serde::de::value::StrDeserializer;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::ops::{AddAssign, SubAssign};
 
 /// An executor as it registers itself in etcd, under its lease. Stored as JSON so that operators can read it there.
@@ -16,6 +18,7 @@ pub struct Registration {
     pub capacity: Capacity,
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
+    #[serde(deserialize_with = "known_drivers")]
     pub drivers: Vec<DriverKind>,
     pub version: String,
 }
@@ -25,6 +28,16 @@ pub struct Registration {
 pub enum DriverKind {
     Process,
     Noop,
+}
+
+/// Drivers of a newer executor that this version does not know are none to it: it places nothing that needs them.
+fn known_drivers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<DriverKind>, D::Error> {
+    let names = Vec::<String>::deserialize(from)?;
+    let known = |name: &String| {
+        let text: StrDeserializer<'_, serde::de::value::Error> = name.as_str().into_deserializer();
+        DriverKind::deserialize(text).ok()
+    };
+    Ok(names.iter().filter_map(known).collect())
 }
 
 impl Driver {

@@ -18,4 +18,5 @@ pub mod executor;
 pub mod message;
 pub mod view;
 pub mod subject;
+pub mod permission;
 pub mod codec;

@@ -265,6 +265,34 @@ pub struct SystemStatus {
     pub zones: Vec<ZoneView>,
     pub jobs: BTreeMap<Status, u64>,
     pub stored: Vec<StoredView>,
+    /// Jobs between two attempts, those that are away the longest first; a few of them, `jobs` has their number.
+    #[serde(default)]
+    pub restarting: Vec<RestartingView>,
+    /// Among the placed jobs that have any, the one whose newest checkpoint is the oldest.
+    #[serde(default)]
+    pub oldest_checkpoint: Option<OldestCheckpointView>,
+}
+
+/// A job that is away, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartingView {
+    pub id: JobId,
+    pub namespace: Namespace,
+    pub name: JobName,
+    pub reason: Option<String>,
+    pub restarts: u32,
+    /// Of its last sign of life.
+    pub since: Timestamp,
+    pub next_try_at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OldestCheckpointView {
+    pub id: JobId,
+    pub namespace: Namespace,
+    pub name: JobName,
+    pub number: CheckpointNumber,
+    pub at: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,15 +5,17 @@
 
 use crate::telemetry;
 use async_nats::jetstream::context::ContextBuilder;
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, jetstream};
+use async_nats::{AuthError, Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, jetstream};
+use identity::Identity;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use publish::{PublishFailure, publish};
 pub use read::{BatchRequest, ReadBatchError, read_batch};
 pub use stream::{EnsureStreamError, ensure_stream};
 
+mod identity;
 mod publish;
 mod read;
 mod stream;
@@ -46,6 +48,8 @@ pub struct NatsConfig {
     pub password_file: Option<PathBuf>,
     /// An nkey's seed.
     pub nkey_file: Option<PathBuf>,
+    /// What the subjects of answers begin with, where this user may not subscribe to all of `_INBOX.>`.
+    pub inbox_prefix: Option<String>,
     pub tls: Option<NatsTls>,
 }
 
@@ -67,6 +71,7 @@ impl Default for NatsConfig {
             user: None,
             password_file: None,
             nkey_file: None,
+            inbox_prefix: None,
             tls: None,
         }
     }
@@ -93,6 +98,8 @@ pub enum NatsError {
     TwoIdentities { first: &'static str, second: &'static str },
     #[error("`nats.{given}` is set without `nats.{missing}`: set both or neither")]
     Incomplete { given: &'static str, missing: &'static str },
+    #[error("`nats.inbox_prefix` is `{given}`: write a subject without wildcards, such as _INBOX.scheduler")]
+    InboxPrefix { given: String },
     #[error("cannot use the file {} that `nats.{setting}` names: check that it exists, can be read and is valid", path.display())]
     File {
         setting: &'static str,
@@ -161,35 +168,32 @@ pub async fn connect(config: &NatsConfig, client_name: &str) -> Result<Nats, Nat
 
 /// The options that say who we are.
 async fn identified(config: &NatsConfig) -> Result<ConnectOptions, NatsError> {
-    let identities = [
-        ("creds_file", config.creds_file.is_some()),
-        ("user", config.user.is_some()),
-        ("nkey_file", config.nkey_file.is_some()),
-    ];
-    let mut given = identities.iter().filter(|(_, set)| *set).map(|(name, _)| *name);
-    if let (Some(first), Some(second)) = (given.next(), given.next()) {
-        return Err(NatsError::TwoIdentities { first, second });
-    }
-    let mut options = ConnectOptions::new();
-    if let Some(path) = &config.creds_file {
-        let text = secret_file("creds_file", path).await?;
-        let bad = |source| NatsError::File { setting: "creds_file", path: path.clone(), source };
-        options = options.credentials(&text).map_err(bad)?;
-    }
-    match (&config.user, &config.password_file) {
-        (Some(user), Some(path)) => {
-            let password = secret_file("password_file", path).await?;
-            options = options.user_and_password(user.clone(), password.trim_end_matches(['\r', '\n']).to_owned());
+    let identity = Identity::of(config)?;
+    // What is wrong with a file is best told before anybody is asked for a connection.
+    identity.prove(b"").await?;
+    let mut options = match identity {
+        Identity::Nobody => ConnectOptions::new(),
+        identity => ConnectOptions::with_auth_callback(move |nonce| {
+            let identity = identity.clone();
+            async move { identity.prove(&nonce).await.map_err(AuthError::new) }
+        }),
+    };
+    if let Some(prefix) = &config.inbox_prefix {
+        if prefix.is_empty() || prefix.starts_with('.') || prefix.ends_with('.') || prefix.contains(['*', '>', ' ']) {
+            return Err(NatsError::InboxPrefix { given: prefix.clone() });
         }
-        (Some(_), None) => return Err(NatsError::Incomplete { given: "user", missing: "password_file" }),
-        (None, Some(_)) => return Err(NatsError::Incomplete { given: "password_file", missing: "user" }),
-        (None, None) => {}
-    }
-    if let Some(path) = &config.nkey_file {
-        options = options.nkey(secret_file("nkey_file", path).await?.trim().to_owned());
+        options = options.custom_inbox_prefix(prefix);
     }
     if let Some(tls) = &config.tls {
         options = options.require_tls(true);
+        for (setting, path) in
+            [("tls.ca_file", &tls.ca_file), ("tls.cert_file", &tls.cert_file), ("tls.key_file", &tls.key_file)]
+        {
+            if let Some(path) = path {
+                let unreadable = |source| NatsError::File { setting, path: path.clone(), source };
+                tokio::fs::metadata(path).await.map_err(unreadable)?;
+            }
+        }
         if let Some(path) = &tls.ca_file {
             options = options.add_root_certificates(path.clone());
         }
@@ -201,11 +205,6 @@ async fn identified(config: &NatsConfig) -> Result<ConnectOptions, NatsError> {
         }
     }
     Ok(options)
-}
-
-async fn secret_file(setting: &'static str, path: &Path) -> Result<String, NatsError> {
-    let unreadable = |source| NatsError::File { setting, path: path.to_owned(), source };
-    tokio::fs::read_to_string(path).await.map_err(unreadable)
 }
 
 /// An address as it may be shown: what stands before the `@` can hold a password.
@@ -330,7 +329,12 @@ mod tests {
         assert!(text.contains("creds_file") && text.contains("nkey_file"), "{text}");
         let text = refused(NatsConfig { user: Some("me".into()), ..base.clone() }).await;
         assert!(text.contains("password_file"), "{text}");
-        let text = refused(NatsConfig { nkey_file: Some("/no/such/seed".into()), ..base }).await;
+        let text = refused(NatsConfig { nkey_file: Some("/no/such/seed".into()), ..base.clone() }).await;
         assert!(text.contains("/no/such/seed"), "{text}");
+        let tls = NatsTls { ca_file: Some("/no/such/ca.pem".into()), ..NatsTls::default() };
+        let text = refused(NatsConfig { tls: Some(tls), ..base.clone() }).await;
+        assert!(text.contains("/no/such/ca.pem") && text.contains("tls.ca_file"), "{text}");
+        let text = refused(NatsConfig { inbox_prefix: Some("_INBOX.>".to_owned()), ..base }).await;
+        assert!(text.contains("inbox_prefix"), "{text}");
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::output::Output;
 use crate::{
-    backup, bench, chaos, completions, config_show, dev, executor, job, keys, log, man, probe, scheduler, status,
+    backup, bench, chaos, completions, config_show, dev, executor, job, keys, log, man, probe, scheduler, status, top,
 };
 use clap::{Args, Parser, Subcommand};
 use outlive_schemas::id::Namespace;
@@ -67,6 +67,8 @@ pub enum Command {
     Job(job::JobCommand),
     /// Say how the cluster is
     Status(status::StatusArgs),
+    /// Show how the cluster is, again and again
+    Top(top::TopArgs),
     /// Run an executor in the foreground, or ask about executors
     Executor(executor::ExecutorArgs),
     /// Run a scheduler in the foreground

@@ -1,15 +1,22 @@
-//! `outlive config show`.
+//! `outlive config …`, of which `show` stands here.
 
 use crate::args::Global;
 use crate::config;
+use crate::config_check::{self, CheckArgs};
+use crate::config_permissions::{self, PermissionsArgs};
 use crate::output::{self, Output, Table};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Print the configuration as it is in force
     Show(ShowArgs),
+    /// Find what is unsafe in the configuration, its files and its servers
+    Check(CheckArgs),
+    /// Print what a kind of user may do on the NATS servers
+    Permissions(PermissionsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -20,8 +27,16 @@ pub struct ShowArgs {
     origin: bool,
 }
 
-pub fn run(command: ConfigCommand, global: &Global) -> anyhow::Result<()> {
-    let ConfigCommand::Show(args) = command;
+pub async fn run(command: ConfigCommand, global: &Global) -> anyhow::Result<ExitCode> {
+    match command {
+        ConfigCommand::Show(args) => show(&args, global)?,
+        ConfigCommand::Check(args) => return config_check::run(args, global).await,
+        ConfigCommand::Permissions(args) => config_permissions::run(&args, global)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(args: &ShowArgs, global: &Global) -> anyhow::Result<()> {
     let loaded = config::load(global)?;
     match (global.output, args.origin) {
         (Output::Json, false) => output::line(serde_json::to_vec(&loaded.settings)?)?,

@@ -73,8 +73,9 @@ impl Target {
             }
             if let Some(creds) = &global.creds {
                 // One identity replaces another.
-                let (servers, tls) = (nats.servers, nats.tls);
-                nats = NatsConfig { servers, tls, creds_file: Some(creds.clone()), ..NatsConfig::default() };
+                let (servers, tls, inbox_prefix) = (nats.servers, nats.tls, nats.inbox_prefix);
+                nats =
+                    NatsConfig { servers, tls, inbox_prefix, creds_file: Some(creds.clone()), ..NatsConfig::default() };
             }
             return Ok(Target::Configured(nats));
         };

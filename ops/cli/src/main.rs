@@ -22,12 +22,16 @@ mod bench;
 mod job;
 mod status;
 mod probe;
+mod overview;
+mod top;
 mod executor;
 mod scheduler;
 mod log;
 mod backup;
 mod keys;
 mod config_show;
+mod config_check;
+mod config_permissions;
 mod completions;
 mod man;
 
@@ -84,12 +88,13 @@ async fn ask(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
     match command {
         Command::Job(command) => job::run(command, global).await?,
         Command::Status(_) => status::run(global).await?,
+        Command::Top(args) => top::run(args, global).await?,
         Command::Executor(args) => executor::ask(args, global).await?,
         Command::Log(command) => log::run(command, global).await?,
         Command::Backup(args) => backup::run(args, global).await?,
         Command::Restore(args) => backup::restore::run(args, global).await?,
         Command::Keys(command) => keys::run(command, global)?,
-        Command::Config(command) => config_show::run(command, global)?,
+        Command::Config(command) => return config_show::run(command, global).await,
         Command::Probe(args) => probe::run(args).await?,
         Command::Bench(args) => bench::run(global, args).await?,
         Command::Completions(args) => completions::run(args)?,

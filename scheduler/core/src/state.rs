@@ -2,6 +2,9 @@
 //!
 //! Only `fold` changes it. What can be computed from the rest (indexes, sums) is kept here too, for speed, but is
 //! rebuilt when a state is loaded from an image and is checked by `invariant`.
+//!
+//! Fields that come later have a default, so that older images are read. A field that is not known is refused: the
+//! image is a newer version's, and to drop what it says would be to forget what the log has told.
 
 use crate::counts::Counts;
 use crate::queue::{Queue, Shape, Turn};
@@ -24,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct State {
     /// The newest barrier, and when it was.
     pub term: Option<(TermStarted, Timestamp)>,
@@ -71,6 +75,7 @@ pub(crate) struct Index {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Job {
     pub namespace: Namespace,
     pub spec: Arc<JobSpec>,
@@ -109,6 +114,7 @@ pub struct Job {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Placed {
     pub executor: ExecutorId,
     /// The commit that says so.
@@ -118,6 +124,7 @@ pub struct Placed {
 
 /// A recovery under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Recovering {
     pub cause: Cause,
     pub from_zone: Option<Zone>,
@@ -125,6 +132,7 @@ pub struct Recovering {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Recovery {
     pub cause: Cause,
     pub from_zone: Option<Zone>,
@@ -135,6 +143,7 @@ pub struct Recovery {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StopOrder {
     pub how: Stop,
     /// When the job is called over even if its executor has not confirmed it.
@@ -142,6 +151,7 @@ pub struct StopOrder {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Executor {
     pub registration: Registration,
     pub joined_at: Timestamp,
@@ -154,6 +164,7 @@ pub struct Executor {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Loss {
     pub reason: LossReason,
     pub last_seen: Timestamp,

@@ -5,7 +5,9 @@ use outlive_schemas::error::{ErrorCode, Rejection};
 use outlive_schemas::id::{JobId, Namespace};
 use outlive_schemas::limits;
 use outlive_schemas::request::ListRequest;
-use outlive_schemas::view::{CheckpointView, JobList, JobView, RecoveryView, Status};
+use outlive_schemas::view::{
+    CheckpointView, JobList, JobView, OldestCheckpointView, RecoveryView, RestartingView, Status,
+};
 use std::ops::Bound;
 
 pub fn job(id: JobId, job: &Job) -> JobView {
@@ -48,6 +50,32 @@ pub fn job(id: JobId, job: &Job) -> JobView {
         result: job.result.clone(),
         labels: job.spec.labels.clone(),
     }
+}
+
+/// Jobs between two attempts, those that are away the longest first.
+pub fn restarting(state: &State, most: usize) -> Vec<RestartingView> {
+    let away = state.restarting().take(most).filter_map(|(since, id)| {
+        let job = state.jobs.get(&id)?;
+        Some(RestartingView {
+            id,
+            namespace: job.namespace.clone(),
+            name: job.name(id),
+            reason: job.reason.as_ref().map(ToString::to_string),
+            restarts: job.restarts,
+            since,
+            next_try_at: job.ready_at,
+        })
+    });
+    away.collect()
+}
+
+/// The placed job whose newest checkpoint is the oldest. Costs by the number of placed jobs.
+pub fn oldest_checkpoint(state: &State) -> Option<OldestCheckpointView> {
+    let placed = state.executors.values().flat_map(|e| &e.attempts).filter_map(|id| Some((*id, state.jobs.get(id)?)));
+    let newest = placed.filter_map(|(id, job)| Some((job.checkpoints.last()?, id, job)));
+    let (checkpoint, id, job) = newest.min_by_key(|(checkpoint, id, _)| (checkpoint.at, *id))?;
+    let (namespace, name) = (job.namespace.clone(), job.name(id));
+    Some(OldestCheckpointView { id, namespace, name, number: checkpoint.number, at: checkpoint.at })
 }
 
 /// One page of a namespace's jobs, newest first. A page may be short, or even empty, and still have a cursor.

@@ -4,6 +4,7 @@ use super::board::Board;
 use crate::leader::Leader;
 use crate::watch;
 use outlive_core::state::{Loss, State};
+use outlive_core::view;
 use outlive_schemas::command::LossReason;
 use outlive_schemas::limits;
 use outlive_schemas::time::{Millis, Timestamp};
@@ -28,12 +29,13 @@ impl Survey {
         board.set("outlive_log_commits_waiting", &[], leader.commits_waiting() as f64);
         board.set("outlive_held_bytes", &[], state.held_bytes() as f64);
         board.set("outlive_queue_oldest_seconds", &[], seconds(longest_waiting(state, now)));
+        let checkpoint = view::oldest_checkpoint(state).map(|oldest| oldest.at);
+        board.set("outlive_checkpoint_age_seconds", &[], seconds(checkpoint));
         board.set(
             "outlive_job_restarting_oldest_seconds",
             &[],
             seconds(state.restarting().next().map(|(since, _)| since)),
         );
-        board.set("outlive_checkpoint_age_seconds", &[], seconds(oldest_checkpoint(state)));
         jobs(board, state);
         executors(board, leader, now);
         capacity(board, state);
@@ -59,12 +61,6 @@ fn jobs(board: &mut Board, state: &State) {
 fn longest_waiting(state: &State, now: Timestamp) -> Option<Timestamp> {
     let first = state.queue().lines().filter_map(|(_, _, waiting)| waiting.first().map(|(ready_at, _)| *ready_at));
     first.min().filter(|ready_at| *ready_at <= now)
-}
-
-/// When the oldest newest checkpoint was taken; costs by the number of placed jobs.
-fn oldest_checkpoint(state: &State) -> Option<Timestamp> {
-    let placed = state.executors.values().flat_map(|e| &e.attempts).filter_map(|id| state.jobs.get(id));
-    placed.filter_map(|job| job.checkpoints.last()).map(|checkpoint| checkpoint.at).min()
 }
 
 fn executors(board: &mut Board, leader: &Leader, now: Timestamp) {
