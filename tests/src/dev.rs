@@ -24,6 +24,8 @@ const TAIL_LINES: usize = 25;
 #[derive(Clone, Debug)]
 pub struct Options {
     pub executors_per_zone: usize,
+    /// The program, where it is not the one under test: an older one to upgrade from.
+    pub bin: Option<PathBuf>,
     /// Further arguments of `outlive dev`.
     pub args: Vec<String>,
     /// Settings, as `OUTLIVE_SECTION__KEY`, that every part reads.
@@ -32,7 +34,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { executors_per_zone: 1, args: Vec::new(), env: Vec::new() }
+        Options { executors_per_zone: 1, bin: None, args: Vec::new(), env: Vec::new() }
     }
 }
 
@@ -121,7 +123,8 @@ impl Dev {
     pub fn begin_again(&mut self) -> Starting {
         assert!(self.child.is_none(), "it runs");
         let errors = File::options().create(true).append(true).open(self.errors()).expect("dev's log");
-        let mut child = Command::new(outlive_bin())
+        let program = self.options.bin.clone().unwrap_or_else(outlive_bin);
+        let mut child = Command::new(program)
             .args(["dev", "--json", "--zones", &self.zones.to_string()])
             .args(["--executors-per-zone", &self.options.executors_per_zone.to_string()])
             .arg("--data-dir")
@@ -358,7 +361,7 @@ fn wait_bounded(child: &mut Child) -> Option<std::process::ExitStatus> {
     None
 }
 
-fn signal_process(pid: u32, signal: Signal) {
+pub fn signal_process(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     kill_process(pid, signal).unwrap_or_else(|e| panic!("cannot signal {pid:?}: {e}"));
 }
