@@ -11,6 +11,7 @@ use outlive_schemas::time::Millis;
 use outlive_store::etcd::EtcdConfig;
 use outlive_store::keyring::KeysConfig;
 use outlive_store::nats::NatsConfig;
+use outlive_store::telemetry::trace::TelemetryConfig;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,6 +34,8 @@ pub struct ExecutorConfig {
     #[serde(default)]
     pub keys: KeysConfig,
     pub executor: ExecutorSection,
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

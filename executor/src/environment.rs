@@ -6,6 +6,7 @@ use crate::runner::directory::AttemptDirectory;
 use outlive_schemas::id::{ExecutorName, Zone};
 use outlive_schemas::job::{Driver, JobSpec};
 use outlive_schemas::message::Assignment;
+use outlive_schemas::trace::Step;
 
 /// Where an attempt runs, as its job may know it.
 #[derive(Clone, Debug)]
@@ -17,7 +18,7 @@ pub struct Place {
 /// The whole environment of one attempt: the job's own variables and Outlive's. A specification cannot hold names that
 /// begin with `OUTLIVE_`, so neither hides the other.
 pub fn variables(assignment: &Assignment, place: &Place, directory: &AttemptDirectory) -> Vec<(String, String)> {
-    let Assignment { job, attempt, namespace, name, version, restore, spec, .. } = assignment;
+    let Assignment { job, attempt, namespace, name, version, restore, spec, trace, .. } = assignment;
     let restored = restore.map(|from| from.number.to_string()).unwrap_or_default();
     let ours = [
         ("OUTLIVE_NAMESPACE", namespace.to_string()),
@@ -33,7 +34,10 @@ pub fn variables(assignment: &Assignment, place: &Place, directory: &AttemptDire
         ("OUTLIVE_RESULT", shown(&directory.result())),
     ];
     let ours = ours.into_iter().map(|(name, value)| (name.to_owned(), value));
-    own(spec).chain(ours).collect()
+    // So that what the job does can go on in the trace of its submission.
+    let start = trace.map(|place| place.at(*job, *attempt, Step::Start));
+    let traced = start.map(|start| ("TRACEPARENT".to_owned(), start.to_string()));
+    own(spec).chain(traced).chain(ours).collect()
 }
 
 fn own(spec: &JobSpec) -> impl Iterator<Item = (String, String)> {
@@ -69,6 +73,18 @@ mod tests {
         assert_eq!(all["OUTLIVE_STATE_DIR"], format!("/data/attempts/{}-{}/state", given.job, given.attempt));
         assert_eq!(all["OUTLIVE_RESTORED_CHECKPOINT"], "");
         assert_eq!(all.keys().filter(|name| name.starts_with("OUTLIVE_")).count(), 11);
+
+        assert!(!all.contains_key("TRACEPARENT"));
+        let place = outlive_schemas::trace::TraceContext { trace: 7, span: 9, sampled: true };
+        given.trace = Some(place);
+        let traced: BTreeMap<_, _> = variables(
+            &given,
+            &Place { zone: Zone::new("a").expect("zone"), executor: ExecutorName::new("e-1").expect("name") },
+            &directory,
+        )
+        .into_iter()
+        .collect();
+        assert_eq!(traced["TRACEPARENT"], place.at(given.job, given.attempt, Step::Start).to_string());
 
         given.restore = Some(CheckpointRef { number: CheckpointNumber(12), manifest: BlobName([0; 32]) });
         let all: BTreeMap<_, _> = variables(&given, &place, &directory).into_iter().collect();

@@ -15,6 +15,8 @@ use std::path::PathBuf;
 /// An executor cannot begin, or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutorError {
+    #[error("traces cannot be exported")]
+    Traces(#[source] outlive_store::telemetry::trace::TraceError),
     #[error("the executor's configuration cannot be used")]
     Config(#[source] ConfigError),
     #[error("the data directory {} is in use by another executor; give each its own `executor.data_dir`", path.display())]

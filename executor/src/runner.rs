@@ -31,11 +31,12 @@ use outlive_schemas::id::{Attempt, ExecutorId, JobId};
 use outlive_schemas::message::{Assignment, Heartbeat, LeaderBeat, ProbeReply, ReportBatch, ReportReply, ToExecutor};
 use outlive_schemas::subject;
 use outlive_store::registry::{Membership, Registry, RegistryError};
+use outlive_store::telemetry::trace::Tracer;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -121,6 +122,8 @@ struct Live {
     taken: Option<Taken>,
     /// Since when the latest state that it could fall back to is the latest: the start, or a checkpoint.
     safe_since_ms: Option<u64>,
+    /// When the order was taken.
+    begun: SystemTime,
     preparing: Option<AbortHandle>,
     checkpointing: Option<AbortHandle>,
 }
@@ -175,6 +178,7 @@ struct Runner {
     data_dir: std::path::PathBuf,
     health: Arc<HealthMonitor>,
     readiness: Arc<Readiness>,
+    tracer: Tracer,
     /// Since when times are counted.
     origin: BootTime,
 

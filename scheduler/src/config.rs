@@ -6,6 +6,7 @@ use outlive_schemas::time::Millis;
 use outlive_store::etcd::EtcdConfig;
 use outlive_store::keyring::KeysConfig;
 use outlive_store::nats::NatsConfig;
+use outlive_store::telemetry::trace::TelemetryConfig;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -22,6 +23,7 @@ pub struct SchedulerConfig {
     pub retention: RetentionConfig,
     /// Where `/metrics`, `/livez` and `/readyz` are served; nowhere where there is none.
     pub listen: Option<SocketAddr>,
+    pub telemetry: TelemetryConfig,
 }
 
 /// The `[log]` section.

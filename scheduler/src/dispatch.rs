@@ -59,6 +59,7 @@ pub fn assignment(id: JobId, job: &Job) -> Option<(ExecutorId, Assignment)> {
         restore: job.restorable(),
         retained: referenced::manifests(job),
         spec: job.spec.clone(),
+        trace: None,
     };
     Some((placed.executor, assignment))
 }

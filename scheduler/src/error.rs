@@ -29,6 +29,8 @@ pub enum SchedulerError {
     LogKey(#[source] KeyError),
     #[error("metrics cannot be served")]
     Telemetry(#[source] TelemetryError),
+    #[error("traces cannot be exported")]
+    Traces(#[source] outlive_store::telemetry::trace::TraceError),
     #[error("the log cannot be replayed")]
     Replay(#[source] ReplayError),
     #[error("the log is not what it was")]

@@ -10,8 +10,9 @@ use crate::metrics;
 use crate::placement;
 use crate::report::{self, Taken};
 use crate::submission::{Asked, Request};
+use crate::traces::{Span, Traces};
 use crate::waiters::{self, Waiters};
-use crate::watch::{self, Probed, Watch};
+use crate::watch::{Probed, Watch};
 use outlive_core::decide::Refusal;
 use outlive_core::detect::{Verdict, detect};
 use outlive_core::fold::FoldError;
@@ -26,7 +27,7 @@ use outlive_schemas::executor::Registration;
 use outlive_schemas::id::{ExecutorId, JobId, JobRef, Namespace, SchedulerName, Sequence, Term, Zone};
 use outlive_schemas::job::{JobSpec, duration_in_range};
 use outlive_schemas::limits;
-use outlive_schemas::message::{Heartbeat, LeaderBeat, Order, ReportBatch, ReportReply, ToExecutor};
+use outlive_schemas::message::{Assignment, Heartbeat, LeaderBeat, Order, ReportBatch, ReportReply, ToExecutor};
 use outlive_schemas::request::{HistoryRequest, LogsRequest, WaitRequest};
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::{
@@ -111,6 +112,8 @@ pub enum Output {
         job: JobId,
     },
     Committed(Committed),
+    /// Something was done for a traced job.
+    Span(Span),
     /// Lead no more.
     Resign(Resignation),
 }
@@ -209,6 +212,7 @@ pub struct Leader {
     retention: Retention,
     /// Deleted jobs whose remains are being erased.
     erasing: BTreeSet<JobId>,
+    traces: Traces,
     next: Deadlines,
     resigned: bool,
 }
@@ -239,6 +243,7 @@ impl Leader {
             unwitnessed: Vec::new(),
             retention: Retention::default(),
             erasing: BTreeSet::new(),
+            traces: Traces::default(),
             next: Deadlines::default(),
             resigned: false,
         }
@@ -264,18 +269,6 @@ impl Leader {
 
     pub fn witnessed(&self) -> Sequence {
         self.witnessed
-    }
-
-    pub fn unwitnessed_since(&self) -> Option<Timestamp> {
-        self.unwitnessed_since
-    }
-
-    pub fn append_since(&self) -> Option<Timestamp> {
-        self.journal.append_since()
-    }
-
-    pub fn commits_waiting(&self) -> usize {
-        self.journal.commits_waiting()
     }
 
     /// What the shell writes as it gives up leadership, so that the next leader is held to all of it.
@@ -342,7 +335,7 @@ impl Leader {
     // Users.
 
     fn request(&mut self, request: Request, to: ReplyTo, now: Timestamp, out: &mut Vec<Output>) {
-        let Request { namespace, origin, what } = request;
+        let Request { namespace, origin, trace, what } = request;
         let answered = match what {
             Asked::Submit(spec) => {
                 self.submit(namespace, origin, vec![*spec], now, out).map(|mut jobs| Answer::Submitted(jobs.remove(0)))
@@ -400,6 +393,9 @@ impl Leader {
             }
         };
         let answer = answered.unwrap_or_else(Answer::Rejected);
+        if self.traces.wants(trace) {
+            self.trace_submission(&answer, trace, now, out);
+        }
         self.journal.hold_back(Output::Answer { to, answer }, out);
     }
 
@@ -477,24 +473,6 @@ impl Leader {
         }
         self.waiters.add(id, request.until, now + timeout, to);
         Ok(None)
-    }
-
-    fn status(&self) -> StatusSoFar {
-        let Identity { scheduler, zone, term } = self.identity.clone();
-        StatusSoFar {
-            leader: LeaderView { scheduler, zone, term, since: self.since },
-            last_seq: self.journal.acked(),
-            witness_seq: self.witnessed,
-            zones: watch::zones(self.state()),
-            jobs: outlive_schemas::view::Status::ALL
-                .into_iter()
-                .map(|status| (status, self.state().counts().get(&status).copied().unwrap_or(0)))
-                .collect(),
-            held_bytes: self.state().held_bytes(),
-            held_jobs: self.state().jobs.len() as u64,
-            restarting: view::restarting(self.state(), limits::RESTARTING_SHOWN_MAX),
-            oldest_checkpoint: view::oldest_checkpoint(self.state()),
-        }
     }
 
     // Executors.
@@ -744,8 +722,16 @@ impl Leader {
             match &envelope.event {
                 Event::ExecutorJoined(registration) => self.watch.joined(registration, now),
                 Event::ExecutorLost(e) => self.watch.lost(e.executor),
-                Event::JobPlaced(e) => assignments.extend(job.and_then(|job| dispatch::assignment(e.job, job))),
+                Event::JobPlaced(e) => {
+                    let assignment = job.and_then(|job| dispatch::assignment(e.job, job));
+                    assignments.extend(assignment.map(|(executor, assignment)| {
+                        let trace = self.traces.of_attempt(e.job, e.attempt);
+                        (executor, Assignment { trace, ..assignment })
+                    }));
+                    follows.extend(self.traces.placed(e.job, e.attempt, now).map(Output::Span));
+                }
                 Event::CancelRequested(e) => stops.extend(job.and_then(|job| dispatch::stop(e.job, job))),
+                Event::JobFinished(e) => self.traces.forget(e.job),
                 Event::JobDeleted(e) => {
                     for to in self.waiters.all_of(e.job) {
                         let answer = Answer::Rejected(Rejection::not_found(format_args!(
@@ -796,6 +782,8 @@ fn feed(id: JobId, job: &Job, envelope: &Envelope) -> Output {
     };
     Output::Feed { namespace: job.namespace.clone(), event }
 }
+
+mod shown;
 
 #[cfg(test)]
 mod tests;

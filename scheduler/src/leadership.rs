@@ -15,6 +15,7 @@ use crate::readiness::Readiness;
 use crate::stores::Stores;
 use outlive_schemas::id::Term;
 use outlive_store::leadership::{Holder, LeadershipError};
+use outlive_store::telemetry::trace::Tracer;
 use outlive_store::telemetry::{self, Manager};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +39,7 @@ pub async fn run(config: SchedulerConfig, shutdown: impl Future<Output = ()> + S
     };
     let asked = readiness.clone();
     let manager = Manager::tell(readiness.pulse.clone(), move || asked.check());
+    let tracer = Tracer::start(&config.telemetry, "scheduler", config.name.as_str()).map_err(SchedulerError::Traces)?;
     tokio::pin!(shutdown);
     let stores = tokio::select! {
         stores = readiness.pulse.while_waiting(Stores::open(&config)) => stores?,
@@ -59,7 +61,7 @@ pub async fn run(config: SchedulerConfig, shutdown: impl Future<Output = ()> + S
     let imager = tokio::spawn(imager.run());
 
     let (stop, stopping) = tokio::sync::watch::channel(false);
-    let mut scheduler = Scheduler { config, stores, clock: Clock::start(), readiness, leading, stopping };
+    let mut scheduler = Scheduler { config, stores, clock: Clock::start(), readiness, tracer, leading, stopping };
     let result = {
         let running = scheduler.run();
         tokio::pin!(running);
@@ -84,6 +86,7 @@ struct Scheduler {
     stores: Stores,
     clock: Clock,
     readiness: Readiness,
+    tracer: Tracer,
     leading: Arc<AtomicBool>,
     stopping: tokio::sync::watch::Receiver<bool>,
 }

@@ -13,6 +13,7 @@ pub mod dispatch;
 pub mod report;
 pub mod watch;
 pub mod waiters;
+pub mod traces;
 pub mod leader;
 pub mod follower;
 pub mod imager;

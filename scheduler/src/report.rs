@@ -45,7 +45,7 @@ pub fn take(leader: &mut Leader, batch: ReportBatch, now: Timestamp, out: &mut V
         // What is not durable yet is assigned when it is.
         let assignment = leader.state().jobs.get(&job).and_then(|found| dispatch::assignment(job, found));
         if let Some((executor, assignment)) = assignment.filter(|(_, a)| a.placed_at <= acked) {
-            leader.order(executor, Order::Assign(vec![assignment]), out);
+            leader.order(executor, Order::Assign(vec![leader.traced(assignment)]), out);
         }
     }
     let retained = if now < leader.state().collection_held_until { Vec::new() } else { retained(leader, checkpointed) };

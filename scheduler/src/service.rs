@@ -5,7 +5,7 @@
 
 use crate::leader::{Input, ReplyTo};
 use crate::metrics;
-use crate::submission::{self, Operation, Raw};
+use crate::submission::{self, Operation, Raw, Request};
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{self, Service, ServiceExt as _};
 use async_nats::{Client, HeaderMap, HeaderValue, Message};
@@ -14,6 +14,7 @@ use futures::StreamExt as _;
 use outlive_schemas::codec::{self, Format};
 use outlive_schemas::error::{ErrorReply, Rejection};
 use outlive_schemas::message::{Heartbeat, LeaderBeat, ReportBatch};
+use outlive_schemas::trace::TraceContext;
 use outlive_schemas::{limits, subject};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -168,10 +169,11 @@ async fn requests(
             actor: header(subject::HEADER_ACTOR),
             body: &message.payload,
         };
+        let trace = header(subject::HEADER_TRACE).and_then(TraceContext::parse);
         let parsed = format.clone().and_then(|format| submission::parse(raw, format));
         let to = open.add(Open::Request(Box::new(request)), format.unwrap_or_default());
         let rejection = match parsed {
-            Ok(request) => match inbox.try_send(Input::Request { request, to }) {
+            Ok(request) => match inbox.try_send(Input::Request { request: Request { trace, ..request }, to }) {
                 Ok(()) => continue,
                 Err(mpsc::error::TrySendError::Full(_)) => Rejection::unavailable(format_args!(
                     "{} requests wait already, which is the limit",

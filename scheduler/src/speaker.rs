@@ -66,6 +66,7 @@ impl Speaker {
             | Output::ReadRegistry
             | Output::Witness(_)
             | Output::Committed(_)
+            | Output::Span(_)
             | Output::Resign(_) => {}
         }
     }

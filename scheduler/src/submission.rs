@@ -12,6 +12,7 @@ use outlive_schemas::request::{
     SubmitManyRequest, WaitRequest,
 };
 use outlive_schemas::time::Millis;
+use outlive_schemas::trace::TraceContext;
 
 /// The operations of the contract, by the end of their subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +82,8 @@ impl Operation {
 pub struct Request {
     pub namespace: Namespace,
     pub origin: Origin,
+    /// What the `traceparent` header said; set by who has the headers.
+    pub trace: Option<TraceContext>,
     pub what: Asked,
 }
 
@@ -177,7 +180,7 @@ pub fn parse(raw: Raw<'_>, format: Format) -> Result<Request, Rejection> {
             Asked::HoldCollection(length)
         }
     };
-    Ok(Request { namespace, origin: origin(raw.request_id, raw.actor)?, what })
+    Ok(Request { namespace, origin: origin(raw.request_id, raw.actor)?, trace: None, what })
 }
 
 fn job(format: Format, body: &[u8]) -> Result<JobRef, Rejection> {

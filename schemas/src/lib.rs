@@ -10,6 +10,7 @@ pub mod payload;
 pub mod size;
 pub mod job;
 pub mod error;
+pub mod trace;
 pub mod request;
 pub mod command;
 pub mod event;

@@ -80,6 +80,8 @@ pub const REQUESTS_REMEMBERED_MAX: usize = 10_000;
 pub const LIVE_JOBS_MAX: usize = 10_000_000;
 /// Specifications and results held in memory, over all jobs.
 pub const HELD_BYTES_MAX: u64 = 4 << 30;
+/// Jobs whose traces a leader remembers; what is over the limit runs untraced.
+pub const TRACES_MAX: usize = 100_000;
 /// Jobs that `sys.status` names as restarting: what a person reads at a glance.
 pub const RESTARTING_SHOWN_MAX: usize = 20;
 /// Namespaces whose jobs are counted in metrics one by one: each is a dozen series on every scrape.

@@ -14,6 +14,7 @@ use crate::id::{
 use crate::job::JobSpec;
 use crate::payload::Payload;
 use crate::time::Millis;
+use crate::trace::TraceContext;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -120,6 +121,9 @@ pub struct Assignment {
     #[serde(default)]
     pub retained: Vec<BlobName>,
     pub spec: Arc<JobSpec>,
+    /// The span that it belongs to, where its job is traced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -153,9 +153,9 @@ mod tests {
     fn a_namespace_reaches_its_own_subjects_and_no_others() {
         let Permissions { publish, subscribe } = team().permissions();
         let (own, other) = ("team-a".parse().expect("a namespace"), "team-b".parse().expect("a namespace"));
-        for operation in ["job.submit", "job.get", "snapshot.create", "schedule.put", "queue.list"] {
-            assert!(may(&publish, &operation(&own, operation)));
-            assert!(!may(&publish, &operation(&other, operation)));
+        for asked in ["job.submit", "job.get", "snapshot.create", "schedule.put", "queue.list"] {
+            assert!(may(&publish, &operation(&own, asked)));
+            assert!(!may(&publish, &operation(&other, asked)));
         }
         assert!(!may(&publish, &system_operation("status")));
         let job = JobId(uuid::Uuid::nil());

@@ -87,6 +87,8 @@ pub const HEADER_CONTENT_TYPE: &str = "content-type";
 pub const HEADER_REQUEST_ID: &str = "Nats-Msg-Id";
 /// Header: who the client says is asking.
 pub const HEADER_ACTOR: &str = "Outlive-Actor";
+/// Header: W3C trace context of whoever submits; see [`crate::trace`].
+pub const HEADER_TRACE: &str = "traceparent";
 pub const HEADER_ERROR_CODE: &str = "Nats-Service-Error-Code";
 pub const HEADER_ERROR: &str = "Nats-Service-Error";
 /// Headers of live log messages: which entry this is, so that a reader can join it to the kept ones.

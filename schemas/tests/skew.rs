@@ -56,6 +56,7 @@ fn messages_may_gain_fields() {
         placed_at: Sequence(1),
         restore: None,
         spec: Arc::new(serde_json::from_str(r#"{"driver":{"noop":{}}}"#).expect("a spec")),
+        trace: None,
     });
     tolerated(&StopAttempt { job, attempt, how: Stop::Kill });
     let ended = Ended { outcome: Outcome::TimedOut, ran_ms: None, result: None };

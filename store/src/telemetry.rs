@@ -7,6 +7,7 @@
 pub mod manager;
 pub mod metric;
 pub mod pulse;
+pub mod trace;
 
 pub use manager::Manager;
 pub use metric::Metric;

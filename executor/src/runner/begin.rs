@@ -27,6 +27,7 @@ use outlive_store::key_store::{JetStreamKeys, KeyError, KeyStore};
 use outlive_store::keyring::Keyring;
 use outlive_store::nats::{self, Nats};
 use outlive_store::registry::{EtcdRegistry, Membership, Registry};
+use outlive_store::telemetry::trace::Tracer;
 use outlive_store::telemetry::{self, Manager};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -54,6 +55,8 @@ pub(crate) async fn run(
     let keyring = Arc::new(Keyring::load(&config.keys).map_err(ExecutorError::Keyring)?);
     let readiness = Arc::new(Readiness::default());
     let _telemetry = serve_telemetry(&config, &readiness).await?;
+    let name = config.executor.name.as_str();
+    let tracer = Tracer::start(&config.telemetry, "executor", name).map_err(ExecutorError::Traces)?;
     let asked = Arc::clone(&readiness);
     let manager = Manager::tell(readiness.pulse.clone(), move || asked.check());
     let mut shutdown = pin!(async {
@@ -90,6 +93,7 @@ pub(crate) async fn run(
             data_dir: data.path().to_owned(),
             health: Arc::clone(&health),
             readiness: Arc::clone(&readiness),
+            tracer: tracer.clone(),
             origin: BootTime::now(),
             // Terms and positions are the cluster's; they outlive an incarnation.
             machine: ExecutorMachine::new(registration, intake).with_drain_timeout(config.executor.drain_timeout),

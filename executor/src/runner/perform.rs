@@ -16,10 +16,12 @@ use outlive_schemas::codec::pack;
 use outlive_schemas::id::{Attempt, JobId};
 use outlive_schemas::message::{Assignment, Heartbeat, Retained};
 use outlive_schemas::subject;
+use outlive_schemas::trace::Step;
+use outlive_store::telemetry::trace::SpanRecord;
 use rustix::process::Signal;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -65,7 +67,20 @@ impl Runner {
             }
             AttemptInput::Process(ProcessEvent::Started { pid, at }) => {
                 let at_ms = millis(at.since(self.origin));
-                tracing::info!(%job, %attempt, pid, "started");
+                let (namespace, version) = (&live.assignment.namespace, live.assignment.version);
+                let registration = self.machine.registration();
+                let (executor, zone) = (&registration.name, &registration.zone);
+                tracing::info!(%job, %attempt, %namespace, %version, %executor, %zone, pid, "started");
+                if let Some(place) = live.assignment.trace {
+                    self.tracer.record(SpanRecord {
+                        context: place.at(job, attempt, Step::Start),
+                        parent: place.span,
+                        name: Step::Start.name(),
+                        begun: live.begun,
+                        ended: SystemTime::now(),
+                        attributes: vec![("job", job.to_string()), ("attempt", attempt.to_string())],
+                    });
+                }
                 live.safe_since_ms = Some(now_ms);
                 attempt::Input::Started { at_ms }
             }
@@ -163,6 +178,7 @@ impl Runner {
             frozen: None,
             taken: None,
             safe_since_ms: None,
+            begun: SystemTime::now(),
             preparing: None,
             checkpointing: None,
         };

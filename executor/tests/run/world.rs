@@ -75,6 +75,7 @@ impl World {
             nats: nats_config(&self.nats_server),
             etcd: etcd_config(&self.etcd_server),
             keys: KeysConfig { files: vec![self.key_file.clone()] },
+            telemetry: Default::default(),
             executor: ExecutorSection {
                 name: ExecutorName::new(name).expect("a name"),
                 listen: None,
@@ -166,6 +167,7 @@ pub fn assignment(leader: &Leader, job: JobId, spec: serde_json::Value) -> Assig
         restore: None,
         retained: Vec::new(),
         spec: Arc::new(serde_json::from_value(spec).expect("a spec")),
+        trace: None,
     }
 }
 

@@ -20,6 +20,7 @@ use outlive_schemas::time::Millis;
 use outlive_store::etcd::EtcdConfig;
 use outlive_store::keyring::KeysConfig;
 use outlive_store::nats::NatsConfig;
+use outlive_store::telemetry::trace::TelemetryConfig;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -42,6 +43,7 @@ pub struct Settings {
     pub retention: RetentionConfig,
     pub scheduler: SchedulerSettings,
     pub executor: ExecutorSettings,
+    pub telemetry: TelemetryConfig,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -44,6 +44,7 @@ pub fn config_of(settings: Settings) -> Result<SchedulerConfig, Failure> {
         blobs: settings.blobs.into(),
         retention: settings.retention,
         listen: settings.scheduler.listen,
+        telemetry: settings.telemetry,
     })
 }
 

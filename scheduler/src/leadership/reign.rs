@@ -10,6 +10,7 @@ use crate::metrics;
 use crate::service::{self, Inbox, Listening, OpenRequests};
 use crate::speaker::{self, Speaker};
 use crate::stores::Stores;
+use crate::traces::Span;
 use crate::watch::Probed;
 use async_nats::RequestErrorKind;
 use futures::StreamExt as _;
@@ -18,14 +19,16 @@ use outlive_schemas::event::{Envelope, Event, TermStarted};
 use outlive_schemas::id::{ExecutorId, Term};
 use outlive_schemas::message::LeaderBeat;
 use outlive_schemas::time::{Millis, Timestamp};
+use outlive_schemas::trace::Step;
 use outlive_schemas::{limits, subject};
 use outlive_store::frame::{FrameSealer, Place, seal_commit};
 use outlive_store::leadership::Tenure;
 use outlive_store::log::{AppendError, Stored};
+use outlive_store::telemetry::trace::SpanRecord;
 use outlive_store::witness::{Witness, judge};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -147,8 +150,11 @@ impl<'a> Reign<'a> {
         let config = &self.scheduler.config;
         let identity = Identity { scheduler: config.name.clone(), zone: config.zone.clone(), term: self.term };
         let seed = getrandom::u64().unwrap_or(now.0);
-        let leader = Leader::new(identity, journal, Ids::new(seed), now, config.log.witness)
+        let mut leader = Leader::new(identity, journal, Ids::new(seed), now, config.log.witness)
             .with_retention(config.retention.rules());
+        if self.scheduler.tracer.is_on() {
+            leader.trace_all();
+        }
 
         let (requests, requests_in) = mpsc::channel(limits::LEADER_QUEUE_MAX);
         let (own, own_in) = mpsc::channel(limits::LEADER_QUEUE_MAX);
@@ -165,7 +171,7 @@ impl<'a> Reign<'a> {
         herald.abort();
         self.scheduler.leading.store(true, Ordering::Relaxed);
         metrics::leading(Some(self.term));
-        tracing::info!(term = %self.term, seq = %follower.seq, "leading");
+        tracing::info!(scheduler = %config.name, zone = %config.zone, term = %self.term, seq = %follower.seq, "leading");
 
         let survey = metrics::Survey::default();
         let mut cabinet = Loop { reign: &self, clock, leader, survey, inbox, say, tasks, appended_at: Instant::now() };
@@ -274,6 +280,7 @@ impl Loop<'_> {
                 Output::Probe(executor) => self.probe(executor),
                 Output::ReadRegistry => self.read_registry(),
                 Output::Witness(witness) => self.witness(witness),
+                Output::Span(span) => self.trace(span),
                 Output::Committed(committed) => {
                     metrics::committed(&committed, self.appended_at.elapsed().as_secs_f64())
                 }
@@ -285,6 +292,35 @@ impl Loop<'_> {
             return Some(Ok(End::Lost("the speaker has stopped")));
         }
         None
+    }
+
+    /// Records what has just become durable, and the append that made it so.
+    fn trace(&self, span: Span) {
+        let tracer = &self.reign.scheduler.tracer;
+        if !tracer.is_on() {
+            return;
+        }
+        let ended = SystemTime::now();
+        let since = |ms: Timestamp| ended - Duration::from(self.reign.scheduler.clock.now().since(ms));
+        let attributes = vec![
+            ("job", span.job.to_string()),
+            ("attempt", span.attempt.to_string()),
+            ("term", self.reign.term.to_string()),
+            ("seq", self.leader.acked().to_string()),
+        ];
+        if span.step == Step::Submit {
+            let commit = span.context.at(span.job, span.attempt, Step::Commit);
+            tracer.record(SpanRecord {
+                context: commit,
+                parent: span.context.span,
+                name: Step::Commit.name(),
+                begun: ended - self.appended_at.elapsed(),
+                ended,
+                attributes: attributes.clone(),
+            });
+        }
+        let (context, parent, name) = (span.context, span.parent, span.step.name());
+        tracer.record(SpanRecord { context, parent, name, begun: since(span.begun), ended, attributes });
     }
 
     fn append(&mut self, append: Append) {

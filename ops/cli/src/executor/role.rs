@@ -35,6 +35,7 @@ fn config_of(settings: Settings) -> Result<ExecutorConfig, Failure> {
         nats: settings.nats,
         etcd: settings.etcd,
         keys: settings.keys,
+        telemetry: settings.telemetry,
         executor: ExecutorSection {
             name,
             listen: section.listen,
