@@ -40,6 +40,7 @@ fn messages_may_gain_fields() {
         executor,
         name: "e".parse().expect("a name"),
         seq_seen: Sequence(1),
+        term_seen: Term(1),
         digest: AttemptDigest(1),
         held: 1,
         health: Health::default(),
@@ -63,7 +64,7 @@ fn messages_may_gain_fields() {
     tolerated(&ended);
     let report = Report { job, attempt, age_ms: 1, news: News::Ended(ended) };
     tolerated(&report);
-    tolerated(&ReportBatch { executor, seq_seen: Sequence(1), reports: vec![report] });
+    tolerated(&ReportBatch { executor, seq_seen: Sequence(1), term_seen: Term(1), reports: vec![report] });
     tolerated(&ReportReply { term: Term(1), seq: Sequence(1), superseded: vec![] });
     tolerated(&ProbeReply { executor });
     tolerated(&taken);
