@@ -35,6 +35,8 @@ pub struct LogConfig {
     /// The log takes no more beyond this.
     pub max_bytes: u64,
     pub witness: WitnessMode,
+    /// Whether commits go to etcd while JetStream has no leader for the log's stream.
+    pub bridge: bool,
     /// Events after which a new image is written.
     pub image_every_events: u64,
     /// Events that stay in the log below the oldest image, so that jobs' histories can be read.
@@ -95,6 +97,7 @@ impl Default for LogConfig {
             replicas: 1,
             max_bytes: 64 << 30,
             witness: WitnessMode::default(),
+            bridge: true,
             image_every_events: 100_000,
             history_events: 10_000_000,
         }

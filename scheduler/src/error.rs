@@ -2,6 +2,7 @@
 
 use outlive_core::fold::FoldError;
 use outlive_schemas::id::{Sequence, Term};
+use outlive_store::bridge::BridgeError;
 use outlive_store::frame::FrameError;
 use outlive_store::image::ImageError;
 use outlive_store::key_store::KeyError;
@@ -39,6 +40,8 @@ pub enum SchedulerError {
     Witness(#[source] WitnessError),
     #[error("leadership failed")]
     Leadership(#[source] LeadershipError),
+    #[error("the bridge cannot be used")]
+    Bridge(#[source] BridgeError),
     #[error("the registry failed")]
     Registry(#[source] RegistryError),
     #[error(

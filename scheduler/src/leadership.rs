@@ -1,5 +1,6 @@
 //! Gaining and losing the term: follow, campaign, lead, and again.
 
+mod apart;
 mod reign;
 pub mod suspicion;
 mod takeover;
@@ -14,6 +15,7 @@ use crate::metrics;
 use crate::readiness::Readiness;
 use crate::stores::Stores;
 use outlive_schemas::id::Term;
+use outlive_store::bridge::BridgeError;
 use outlive_store::leadership::{Holder, LeadershipError};
 use outlive_store::telemetry::trace::Tracer;
 use outlive_store::telemetry::{self, Manager};
@@ -142,6 +144,10 @@ impl Scheduler {
             Err(SchedulerError::Replay(ReplayError::Read(error))) => {
                 tracing::warn!(%term, %error, "gave up leadership: the log is out of reach");
             }
+            Err(
+                SchedulerError::Leadership(LeadershipError::Unavailable { reason })
+                | SchedulerError::Bridge(BridgeError::Unavailable { reason }),
+            ) => tracing::warn!(%term, reason, "gave up leadership: etcd is out of reach"),
             Err(fatal) => {
                 if matches!(fatal, SchedulerError::Stopped(Resignation::Refused { .. })) {
                     metrics::append_failed();

@@ -209,7 +209,7 @@ async fn stream_leader(stores: &Stores) -> Option<String> {
 
 /// A server's zone is what its name ends in: `nats-a` is in zone `a`, and where zones' names hold hyphens themselves,
 /// `nats-0@eu-west-1a` in zone `eu-west-1a`.
-fn zone_of(server: &str) -> Option<Zone> {
+pub fn zone_of(server: &str) -> Option<Zone> {
     let (_, tail) = server.rsplit_once('@').or_else(|| server.rsplit_once('-'))?;
     Zone::new(tail).ok()
 }
@@ -217,6 +217,7 @@ fn zone_of(server: &str) -> Option<Zone> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use outlive_schemas::time::Timestamp;
 
     #[test]
     fn a_servers_zone_is_what_its_name_ends_in() {
@@ -230,12 +231,6 @@ mod tests {
             assert_eq!(zone_of(server).as_ref().map(Zone::as_str), zone, "{server}");
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use outlive_schemas::time::Timestamp;
 
     fn event(kind: &str, checkpoint: Option<u64>) -> HistoryEvent {
         let details = checkpoint.map(|number| ("checkpoint".to_owned(), number.into())).into_iter().collect();

@@ -18,6 +18,7 @@ use outlive_schemas::event::{Cause, Envelope, Event};
 use outlive_schemas::id::{Sequence, Term};
 use outlive_schemas::time::Timestamp;
 use outlive_schemas::view::Status;
+use outlive_store::log::bridged::Standing;
 use outlive_store::telemetry::metric::begin_shared;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,6 +36,7 @@ pub fn begin(version: &'static str) {
         "outlive_log_append_conflicts_total",
         "outlive_log_append_retries_total",
         "outlive_log_append_failures_total",
+        "outlive_log_bridged_commits_total",
         "outlive_replay_events_total",
         "outlive_jobs_submitted_total",
         "outlive_job_downtime_seconds_total",
@@ -91,6 +93,17 @@ pub fn replayed(seconds: f64) {
 
 pub fn conflict() {
     counter!("outlive_log_append_conflicts_total").increment(1);
+}
+
+/// Bridged commits of the present term that are counted already.
+static BRIDGED: AtomicU64 = AtomicU64::new(0);
+
+pub fn bridge(standing: Standing) {
+    gauge!("outlive_log_bridge_pending_commits").set(standing.pending as f64);
+    let already = BRIDGED.swap(standing.bridged, Ordering::Relaxed);
+    // Counted anew in every term.
+    let more = if standing.bridged >= already { standing.bridged - already } else { standing.bridged };
+    counter!("outlive_log_bridged_commits_total").increment(more);
 }
 
 /// The log has refused a commit for good.

@@ -4,6 +4,7 @@ use crate::config::SchedulerConfig;
 use crate::error::SchedulerError;
 use outlive_schemas::id::Sequence;
 use outlive_store::blob::{BlobStore, JetStreamBlobs, blob_stream};
+use outlive_store::bridge::{Bridge, EtcdBridge};
 use outlive_store::etcd;
 use outlive_store::image::ImageStore;
 use outlive_store::job_log::{JetStreamJobLogs, JobLogLimits, JobLogs};
@@ -25,6 +26,7 @@ pub const LEASE_TTL: Duration = Duration::from_secs(5);
 pub struct Stores {
     pub nats: Nats,
     pub log: Arc<dyn CommitLog>,
+    pub bridge: Arc<dyn Bridge>,
     pub keys: Arc<dyn KeyStore>,
     pub log_key: Key,
     pub blobs: Arc<dyn BlobStore>,
@@ -71,6 +73,7 @@ impl Stores {
             log_key,
             blobs,
             job_logs: Arc::new(job_logs),
+            bridge: Arc::new(EtcdBridge::new(&etcd, &config.cluster)),
             leadership: Arc::new(EtcdLeadership::new(&etcd, &config.cluster, LEASE_TTL)),
             registry: Arc::new(EtcdRegistry::new(&etcd, &config.cluster, LEASE_TTL)),
             nats,

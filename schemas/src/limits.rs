@@ -96,6 +96,10 @@ pub const COMMIT_BYTES_MAX: usize = 256 * 1024;
 pub const COMMIT_SEALED_BYTES_MAX: usize = 1024 * 1024 - 16 * 1024;
 /// A commit opened: bounds what a hostile or broken frame can make a reader allocate.
 pub const COMMIT_OPENED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Commits, and their bytes, that may stand in etcd while the log's stream has no leader. Enough for the 4 to 10 s that
+/// an election takes, and small beside what etcd keeps; beyond it appends wait.
+pub const BRIDGE_COMMITS_MAX: usize = 64;
+pub const BRIDGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Inputs waiting for the leader's loop; beyond it requests are answered `unavailable`.
 pub const LEADER_QUEUE_MAX: usize = 65_536;
 

@@ -12,6 +12,10 @@ pub const LOG_STREAM: &str = "OUTLIVE_LOG";
 pub const LOG_SUBJECT: &str = "outlive.log.0";
 /// Where the log's stream repeats what it has stored, for those who follow.
 pub const LOG_TAIL_SUBJECT: &str = "outlive.tail.0";
+/// Asks JetStream to let another replica lead the log's stream.
+pub fn log_stream_step_down() -> String {
+    format!("$JS.API.STREAM.LEADER.STEPDOWN.{LOG_STREAM}")
+}
 /// Chunks and manifests of checkpoints, and images.
 pub const BLOB_STREAM: &str = "OUTLIVE_BLOB";
 pub const BLOB_SUBJECTS: &str = "outlive.blob.>";
@@ -109,6 +113,10 @@ pub mod etcd {
     /// What is added to etcd's revisions to make terms.
     pub fn term_base(cluster: &str) -> String {
         format!("/outlive/{cluster}/term-base")
+    }
+    /// What the bridge's keys begin with; the position follows.
+    pub fn bridge(cluster: &str) -> String {
+        format!("/outlive/{cluster}/bridge/")
     }
     pub fn executors(cluster: &str) -> String {
         format!("/outlive/{cluster}/executors/")

@@ -325,6 +325,18 @@ impl Etcd {
         }
     }
 
+    /// The names of every key with this prefix, or one more than `keys_max`.
+    pub(crate) async fn keys(&self, prefix: &str, keys_max: usize) -> Result<Vec<String>, RequestError> {
+        let limit = i64::try_from(keys_max).unwrap_or(i64::MAX).saturating_add(1);
+        let options = GetOptions::new().with_range(end_of(prefix)).with_keys_only().with_limit(limit);
+        let found = self.insist("list from etcd", |mut client| {
+            let options = options.clone();
+            async move { client.get(prefix, Some(options)).await }
+        });
+        let found = found.await?.take_kvs();
+        Ok(found.iter().map(|entry| String::from_utf8_lossy(entry.key()).into_owned()).collect())
+    }
+
     /// Puts a key that only this process writes, so that repeating it is harmless.
     pub(crate) async fn put(&self, key: &str, value: &[u8], lease: Option<i64>) -> Result<(), RequestError> {
         let options = lease.map(|id| PutOptions::new().with_lease(id));

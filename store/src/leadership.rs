@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use outlive_schemas::id::{SchedulerName, Term, Zone};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use etcd::Base;
 pub use etcd::{EtcdLeadership, TTL_DEFAULT};
 pub use memory::MemoryLeadership;
 

@@ -17,5 +17,6 @@ pub mod blob;
 pub mod job_log;
 pub mod backup;
 pub mod leadership;
+pub mod bridge;
 pub mod registry;
 pub mod telemetry;

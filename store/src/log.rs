@@ -3,6 +3,7 @@
 //! The journal appends what `frame.rs` sealed, one message at a time; followers read and follow. What is in a message
 //! is none of the log's business, and neither is who may write: whoever is deposed finds out by a conflict.
 
+pub mod bridged;
 pub mod conformance;
 pub mod jetstream;
 pub mod memory;
@@ -27,7 +28,7 @@ pub struct Extent {
     pub bytes: u64,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// Somebody else's message stands at the expected position. The writer has been deposed.
     #[error("another writer has appended at {at}")]

@@ -3,6 +3,7 @@
 mod support;
 
 use outlive_schemas::id::SchedulerName;
+use outlive_store::bridge::{self, Bridge, BridgeError, EtcdBridge};
 use outlive_store::etcd::{self, EtcdConfig, EtcdError};
 use outlive_store::leadership::{self, EtcdLeadership, Holder, Leadership, LeadershipError, Tenure};
 use outlive_store::registry::{self, EtcdRegistry, Registry};
@@ -46,6 +47,20 @@ async fn etcd_leadership_conforms() {
 async fn etcd_registry_conforms() {
     let server = Etcd::start();
     registry::conformance::conforms(&EtcdRegistry::new(&connected(&server).await, "test", SHORT)).await;
+}
+
+#[tokio::test]
+async fn the_bridge_in_etcd_conforms() {
+    let server = Etcd::start();
+    let bridge = EtcdBridge::new(&connected(&server).await, "test");
+    bridge::conformance::conforms(&bridge, &election(&server, LONG).await).await;
+    let mut client = etcd_client::Client::connect([server.endpoint()], None).await.expect("connected");
+    client.put("/outlive/test/bridge/odd", "what is this", None).await.expect("put");
+    let odd = bridge.list().await.expect_err("not ours");
+    assert!(
+        matches!(&odd, BridgeError::Refused { .. }) && odd.to_string().contains("/outlive/test/bridge/odd"),
+        "{odd}"
+    );
 }
 
 #[tokio::test]

@@ -264,7 +264,8 @@ impl Dev {
 
     async fn chaos(&self, action: &str, name: &str) -> Value {
         let role = self.process(name).role;
-        let outcome = self.outlive(&["--output", "json", "chaos", action, &role, name]).await;
+        // What becomes of it is for the test to wait for.
+        let outcome = self.outlive(&["--output", "json", "chaos", "--wait", "0s", action, &role, name]).await;
         outcome.expect_ok(&format!("chaos {action} {name}")).json()
     }
 

@@ -10,6 +10,9 @@ pub mod wait;
 pub mod disk;
 pub mod examples;
 pub mod chance;
+pub mod ledger;
+pub mod hosts;
+pub mod scattered;
 
 pub use chance::Chance;
 pub use client::{Client, Refused};

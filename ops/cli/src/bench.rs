@@ -10,6 +10,7 @@ mod latency;
 mod replay;
 mod hosts;
 mod placement;
+mod recovery;
 
 use crate::args::Global;
 use crate::output::{self, Details};
@@ -23,7 +24,8 @@ Examples:
   outlive bench submit --zones 3 --single --json   the same with three zones, one job a request
   outlive bench latency --json                     one client, one job after another
   outlive bench replay --events 1000000 --json     how fast a scheduler reads the log back
-  outlive bench placement --hosts 500 --json       how fast a backlog is placed on a fleet that is made up";
+  outlive bench placement --hosts 500 --json       how fast a backlog is placed on a fleet that is made up
+  outlive bench recovery --json                    how long jobs are away after each kind of loss, with three zones";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -42,6 +44,8 @@ enum What {
     Replay(replay::ReplayArgs),
     /// A backlog of jobs placed on a fleet
     Placement(placement::PlacementArgs),
+    /// How long jobs and the leader are away after each kind of loss
+    Recovery(recovery::RecoveryArgs),
 }
 
 /// Where a bench runs and how it is printed.
@@ -59,25 +63,26 @@ pub async fn run(global: &Global, args: BenchArgs) -> anyhow::Result<()> {
     match args.what {
         What::Submit(args) => {
             let stage = Stage::open(global, args.common.zones).await?;
-            print(&args.common, &submit::run(&stage, &args).await?)
+            print(args.common.json, &submit::run(&stage, &args).await?)
         }
         What::Latency(args) => {
             let stage = Stage::open(global, args.common.zones).await?;
-            print(&args.common, &latency::run(&stage, &args).await?)
+            print(args.common.json, &latency::run(&stage, &args).await?)
         }
         What::Replay(args) => {
             let stage = Stage::open(global, args.common.zones).await?;
-            print(&args.common, &replay::run(&stage, &args).await?)
+            print(args.common.json, &replay::run(&stage, &args).await?)
         }
         What::Placement(args) => {
             let stage = Stage::open(global, args.common.zones).await?;
-            print(&args.common, &placement::run(&stage, &args).await?)
+            print(args.common.json, &placement::run(&stage, &args).await?)
         }
+        What::Recovery(args) => print(args.json, &recovery::run(global, &args).await?),
     }
 }
 
-fn print<T: Serialize>(common: &Common, figures: &T) -> anyhow::Result<()> {
-    if common.json {
+fn print<T: Serialize>(json: bool, figures: &T) -> anyhow::Result<()> {
+    if json {
         return Ok(output::line(serde_json::to_vec(figures)?)?);
     }
     let mut details = Details::new();

@@ -1,15 +1,23 @@
 //! `outlive chaos`: kills, pauses and restarts what a running `outlive dev` has started, and says what it did to whom.
 //!
-//! It only asks; `dev` does it, for it alone knows its children's process ids for certain.
+//! It only asks; `dev` does it, for it alone knows its children's process ids for certain. What became of the jobs, the
+//! leader and the log is `report`'s to find out.
 
+mod report;
+
+use crate::args::Global;
 use crate::dev::Directory;
 use crate::dev::control::{self, Action, Done, Request};
 use crate::dev::topology::Role;
 use crate::failure::Failure;
-use crate::output;
+use crate::output::{self, Output};
 use anyhow::Context as _;
+use outlive_schemas::time::Millis;
+use report::{Before, Report};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// Kill, pause and restart parts of a running `outlive dev`
 #[derive(Clone, Debug, clap::Args)]
@@ -18,8 +26,20 @@ pub struct ChaosArgs {
     #[arg(long, value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
 
+    /// How long to wait for what was hit to be back; with 0s nothing is waited for, and nothing told of it
+    #[arg(long, global = true, default_value = "60s", value_parser = Millis::parse, value_name = "DURATION")]
+    pub wait: Millis,
+
     #[command(subcommand)]
     pub command: ChaosCommand,
+}
+
+/// What is printed with `--output json`.
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    done: &'a [Done],
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    report: Option<Report>,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -54,15 +74,30 @@ pub struct Target {
     pub name: String,
 }
 
-/// `config` is the file named by `--config`, beside which a `dev` keeps its socket.
-pub async fn run(args: ChaosArgs, config: Option<&Path>, json: bool) -> anyhow::Result<ExitCode> {
-    let beside_config = config.and_then(Path::parent).filter(|folder| folder.join("processes.json").exists());
+pub async fn run(args: ChaosArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let beside_config =
+        global.config.as_deref().and_then(Path::parent).filter(|folder| folder.join("processes.json").exists());
     let directory = Directory::at(args.data_dir.or_else(|| beside_config.map(Path::to_owned)))?;
-    match control::request(&directory.control(), &request_of(args.command)).await? {
-        Ok(reply) if json => output::line(serde_json::to_string(&reply).context("writing the reply")?)?,
-        Ok(reply) if reply.done.is_empty() => output::line("nothing to do: everything runs")?,
-        Ok(reply) => reply.done.iter().try_for_each(|done| output::line(told(done)))?,
+    let before = if args.wait == Millis::ZERO { None } else { Before::look(&directory, global).await };
+    let began = Instant::now();
+    let done = match control::request(&directory.control(), &request_of(args.command)).await? {
+        Ok(reply) => reply.done,
         Err(refused) => return Err(Failure::Refused(refused).into()),
+    };
+    let report = match before {
+        Some(before) if !done.is_empty() => Some(before.follow(&done, began, args.wait.into()).await),
+        _ => None,
+    };
+    if global.output == Output::Json {
+        output::line(serde_json::to_string(&Told { done: &done, report }).context("writing the report")?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if done.is_empty() {
+        output::line("nothing to do: everything runs")?;
+    }
+    done.iter().try_for_each(|done| output::line(told(done)))?;
+    if let Some(report) = report {
+        output::line(report.render())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -63,6 +63,8 @@ pub struct LogSettings {
     /// The log takes no more beyond this. JetStream sets it aside at once, so it must fit the disk.
     pub max_bytes: ByteSize,
     pub witness: WitnessMode,
+    /// Whether commits go to etcd while JetStream has no leader for the log's stream.
+    pub bridge: bool,
     /// Events after which a new image is written.
     pub image_every_events: u64,
     /// Events kept below the oldest image, so that jobs' histories can be read.
@@ -111,8 +113,8 @@ impl Default for ClusterSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        let LogConfig { replicas, witness, image_every_events, history_events, .. } = LogConfig::default();
-        LogSettings { replicas, max_bytes: LOG_BYTES_DEFAULT, witness, image_every_events, history_events }
+        let LogConfig { replicas, witness, bridge, image_every_events, history_events, .. } = LogConfig::default();
+        LogSettings { replicas, max_bytes: LOG_BYTES_DEFAULT, witness, bridge, image_every_events, history_events }
     }
 }
 
@@ -124,8 +126,8 @@ impl Default for BlobSettings {
 
 impl From<LogSettings> for LogConfig {
     fn from(settings: LogSettings) -> LogConfig {
-        let LogSettings { replicas, max_bytes, witness, image_every_events, history_events } = settings;
-        LogConfig { replicas, max_bytes: max_bytes.0, witness, image_every_events, history_events }
+        let LogSettings { replicas, max_bytes, witness, bridge, image_every_events, history_events } = settings;
+        LogConfig { replicas, max_bytes: max_bytes.0, witness, bridge, image_every_events, history_events }
     }
 }
 

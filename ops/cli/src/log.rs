@@ -1,6 +1,6 @@
 //! `outlive log`: what an operator does with the log itself, past every scheduler.
 
-mod access;
+pub mod access;
 mod verify;
 mod accept_loss;
 mod raise_terms;

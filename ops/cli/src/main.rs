@@ -99,9 +99,7 @@ async fn ask(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::run(global, args).await?,
         Command::Completions(args) => completions::run(args)?,
         Command::Man(args) => man::run(args)?,
-        Command::Chaos(args) => {
-            return chaos::run(args, global.config.as_deref(), global.output == output::Output::Json).await;
-        }
+        Command::Chaos(args) => return chaos::run(args, global).await,
         Command::Shim | Command::DevChild(_) | Command::Dev(_) | Command::Scheduler(_) => {
             unreachable!("these are started before")
         }

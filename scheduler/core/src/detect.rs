@@ -9,8 +9,11 @@ use outlive_schemas::id::{ExecutorId, Zone};
 use outlive_schemas::time::{Millis, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Executors beat four times a second; a beat may be late by nearly another.
-pub const PROBE_AFTER: Millis = Millis(450);
+/// Executors beat four times a second. One whose beat is a little late is asked: that costs a small message, and where
+/// its process is gone the recovery of each of its jobs waits for the answer.
+pub const PROBE_AFTER: Millis = Millis(300);
+/// A beat may be late by nearly another before its executor gets no more work.
+pub const SUSPECT_AFTER: Millis = Millis(450);
 /// Two probes this far apart.
 pub const PROBE_INTERVAL: Millis = Millis(100);
 /// "Nobody listens there" this often in a row means that the process is gone.
@@ -80,7 +83,11 @@ impl Observed {
 
     /// Whether it should get no work for now.
     pub fn is_suspect(&self, now: Timestamp) -> bool {
-        now.since(self.last_beat.unwrap_or(self.since)) > PROBE_AFTER
+        self.unheard(now) > SUSPECT_AFTER
+    }
+
+    fn unheard(&self, now: Timestamp) -> Millis {
+        now.since(self.last_beat.unwrap_or(self.since))
     }
 }
 
@@ -114,7 +121,7 @@ pub fn detect(observations: &Observations, now: Timestamp) -> Vec<Verdict> {
             verdicts.push(lost(LossReason::ProcessGone));
         } else if silence(observed) >= SILENT_AFTER && (silent_zones.len() < 2 || !observed.leased) {
             verdicts.push(lost(LossReason::Silent));
-        } else if observed.is_suspect(now)
+        } else if observed.unheard(now) > PROBE_AFTER
             && now.since(since) > PROBE_AFTER
             && observed.last_probe.is_none_or(|at| now.since(at) >= PROBE_INTERVAL)
         {

@@ -1,6 +1,6 @@
-//! One term: the barrier, the machine and what feeds it, and the orderly end.
+//! One term: the bridge, the barrier, the machine and what feeds it, and the orderly end.
 
-use super::Scheduler;
+use super::{Scheduler, apart};
 use crate::clock::{Clock, Ids, TermClock};
 use crate::error::SchedulerError;
 use crate::follower::Follower;
@@ -13,17 +13,19 @@ use crate::stores::Stores;
 use crate::traces::Span;
 use crate::watch::Probed;
 use async_nats::RequestErrorKind;
+use bytes::Bytes;
 use futures::StreamExt as _;
 use outlive_schemas::codec::pack;
 use outlive_schemas::event::{Envelope, Event, TermStarted};
-use outlive_schemas::id::{ExecutorId, Term};
+use outlive_schemas::id::{ExecutorId, Sequence, Term};
 use outlive_schemas::message::LeaderBeat;
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::trace::Step;
 use outlive_schemas::{limits, subject};
-use outlive_store::frame::{FrameSealer, Place, seal_commit};
+use outlive_store::frame::{ChainHash, FrameSealer, Place, seal_commit};
 use outlive_store::leadership::Tenure;
-use outlive_store::log::{AppendError, Stored};
+use outlive_store::log::bridged::{BridgedLog, Inherited, Step as Drain};
+use outlive_store::log::{AppendError, CommitLog, Stored};
 use outlive_store::telemetry::trace::SpanRecord;
 use outlive_store::witness::{Witness, judge};
 use std::sync::Arc;
@@ -51,6 +53,12 @@ pub enum End {
     Lost(&'static str),
 }
 
+enum Begun {
+    /// The barrier is in. These commits stand in the bridge still, and in the stream.
+    Barrier(Vec<Sequence>),
+    Superseded,
+}
+
 pub struct Reign<'a> {
     scheduler: &'a Scheduler,
     stores: Stores,
@@ -73,8 +81,10 @@ impl<'a> Reign<'a> {
             begun = self.scheduler.readiness.pulse.while_waiting(self.begin(follower)) => begun,
             () = self.tenure.lost() => return Ok(End::Lost("the lease ended before the barrier was in")),
         };
-        begun?;
-        self.lead(follower, herald).await
+        match begun? {
+            Begun::Barrier(drained) => self.lead(follower, herald, drained).await,
+            Begun::Superseded => Ok(End::Lost("a later leader has written to the log")),
+        }
     }
 
     fn beat(&self, follower: &Follower) -> LeaderBeat {
@@ -82,30 +92,55 @@ impl<'a> Reign<'a> {
         LeaderBeat { term: self.term, scheduler: config.name.clone(), zone: config.zone.clone(), seq: follower.seq }
     }
 
-    /// Reads to the log's end, holds it against the witness, and appends the barrier.
-    async fn begin(&self, follower: &mut Follower) -> Result<(), SchedulerError> {
+    /// Reads to the log's end, drains what earlier leaders left in the bridge, holds the log against the witness, and
+    /// appends the barrier.
+    async fn begin(&self, follower: &mut Follower) -> Result<Begun, SchedulerError> {
         let witness = self.stores.leadership.read_witness().await.map_err(SchedulerError::Leadership)?;
         let witness = witness.map(|body| Witness::decode(&body)).transpose().map_err(SchedulerError::Witness)?;
+        // Read after the election was won: nobody else can add to it from here on.
+        let inherited = Inherited::new(self.stores.bridge.list().await.map_err(SchedulerError::Bridge)?);
         for _ in 0..BARRIER_TRIES_MAX {
             follower.catch_up().await.map_err(SchedulerError::Replay)?;
             if let Some(seen) =
                 follower.state.term.as_ref().map(|(term, _)| term.term).filter(|seen| *seen >= self.term)
             {
-                return Err(SchedulerError::TermTooLow { term: self.term, seen });
+                return self.outdone(seen).await;
+            }
+            let end = (follower.seq, follower.chain);
+            let chain_at = |seq| if seq == end.0 { Some(end.1) } else { follower.chain_at(seq) };
+            match inherited.next(follower.seq, chain_at) {
+                Drain::Append(commit) => {
+                    tracing::info!(term = %self.term, seq = %commit.seq, "draining a commit from the bridge");
+                    self.append(follower, commit.body).await?;
+                    continue;
+                }
+                Drain::ReadUpTo(seq) => {
+                    self.must_hold(Witness { seq, chain: ChainHash::default() }, follower).await?;
+                    continue;
+                }
+                Drain::Lost(lost) => return Err(SchedulerError::Lost(lost)),
+                Drain::Done => {}
             }
             if let Some(behind) = witness.filter(|witness| witness.seq > follower.seq) {
                 self.must_hold(behind, follower).await?;
                 continue;
             }
             judge(witness, follower.seq, |seq| follower.chain_at(seq)).map_err(SchedulerError::Lost)?;
-            match self.append_barrier(follower).await {
-                Ok(()) => return Ok(()),
-                // A commit of an earlier leader has landed since; it is read, and then it is our turn again.
-                Err(AppendError::Conflict { .. }) => {}
-                Err(source) => return Err(SchedulerError::Barrier { term: self.term, source }),
+            let barrier = self.barrier(follower)?;
+            if self.append(follower, barrier).await? {
+                return Ok(Begun::Barrier(inherited.positions().collect()));
             }
         }
         Err(SchedulerError::Barrier { term: self.term, source: AppendError::Conflict { at: follower.seq.next() } })
+    }
+
+    /// The log has seen a term that is not below ours: somebody won after us, or etcd counts from an earlier time.
+    async fn outdone(&self, seen: Term) -> Result<Begun, SchedulerError> {
+        let reign = self.stores.leadership.reign().await.map_err(SchedulerError::Leadership)?;
+        match reign {
+            Some(reign) if reign.term == self.term => Err(SchedulerError::TermTooLow { term: self.term, seen }),
+            _ => Ok(Begun::Superseded),
+        }
     }
 
     /// A replica may be behind, so a log that seems to end before the witness is settled by its own extent.
@@ -119,7 +154,7 @@ impl<'a> Reign<'a> {
         Ok(())
     }
 
-    async fn append_barrier(&self, follower: &mut Follower) -> Result<(), AppendError> {
+    fn barrier(&self, follower: &Follower) -> Result<Bytes, SchedulerError> {
         let config = &self.scheduler.config;
         let barrier = Envelope {
             at: term_clock(self.scheduler.clock, follower).at(self.scheduler.clock.now()),
@@ -132,14 +167,41 @@ impl<'a> Reign<'a> {
             }),
         };
         let place = Place { shard: SHARD, expected: follower.seq, term: self.term, previous: follower.chain };
-        let refused = |e: &dyn std::fmt::Display| AppendError::Refused { reason: e.to_string() };
-        let sealed = seal_commit(&self.stores.log_key, place, &[barrier]).map_err(|e| refused(&e))?;
-        self.stores.log.append(follower.seq, sealed.body.clone()).await?;
-        let stored = Stored { seq: follower.seq.next(), body: sealed.body };
-        follower.appended(stored).map_err(|e| refused(&e))
+        let sealed = seal_commit(&self.stores.log_key, place, &[barrier]).map_err(|e| self.refused(&e))?;
+        Ok(sealed.body)
     }
 
-    async fn lead(self, follower: &mut Follower, herald: AbortHandle) -> Result<End, SchedulerError> {
+    /// Appends right after what was read, to the stream alone, and takes it in. `false`: a commit of an earlier leader
+    /// has landed there since; it is read, and then it is our turn again.
+    async fn append(&self, follower: &mut Follower, body: Bytes) -> Result<bool, SchedulerError> {
+        match self.stores.log.append(follower.seq, body.clone()).await {
+            Ok(()) => {}
+            Err(AppendError::Conflict { .. }) => return Ok(false),
+            Err(source) => return Err(SchedulerError::Barrier { term: self.term, source }),
+        }
+        let stored = Stored { seq: follower.seq.next(), body };
+        follower.appended(stored).map_err(SchedulerError::Replay)?;
+        Ok(true)
+    }
+
+    fn refused(&self, error: &dyn std::fmt::Display) -> SchedulerError {
+        let source = AppendError::Refused { reason: error.to_string() };
+        SchedulerError::Barrier { term: self.term, source }
+    }
+
+    /// `drained`: what stands in the bridge and, by now, in the stream.
+    async fn lead(
+        self,
+        follower: &mut Follower,
+        herald: AbortHandle,
+        drained: Vec<Sequence>,
+    ) -> Result<End, SchedulerError> {
+        let log = Arc::new(BridgedLog::after_barrier(
+            self.stores.log.clone(),
+            self.scheduler.config.log.bridge.then(|| self.stores.bridge.clone()),
+            self.term,
+            follower.seq,
+        ));
         let (clock, host) = (term_clock(self.scheduler.clock, follower), self.scheduler.clock);
         if clock.ahead() > AHEAD_WORTH_A_WORD {
             tracing::warn!(ahead = %clock.ahead(), "this host's clock is behind the newest event in the log; going on from that");
@@ -163,18 +225,24 @@ impl<'a> Reign<'a> {
         let listening =
             service::listen(&self.stores.nats.client, &open, &inbox).await.map_err(SchedulerError::Listen)?;
         let mut tasks = JoinSet::new();
+        tasks.spawn(clear_bridge(self.stores.clone(), self.term, drained));
+        if config.log.replicas > 1 {
+            tasks.spawn(apart::keep_apart(self.stores.clone(), config.zone.clone()));
+        }
         tasks.spawn(own_beats(self.stores.clone(), self.term, inbox.own.clone()));
+        // What is in the bridge alone is part of the log for who asks about it.
+        let reading = Stores { log: log.clone(), ..self.stores.clone() };
         let (say, to_say) = mpsc::channel(speaker::QUEUE_MAX);
-        let speaking = tokio::spawn(
-            Speaker::new(self.stores.clone(), config.cluster.clone(), open.clone(), inbox.own.clone()).run(to_say),
-        );
+        let speaking =
+            tokio::spawn(Speaker::new(reading, config.cluster.clone(), open.clone(), inbox.own.clone()).run(to_say));
         herald.abort();
         self.scheduler.leading.store(true, Ordering::Relaxed);
         metrics::leading(Some(self.term));
         tracing::info!(scheduler = %config.name, zone = %config.zone, term = %self.term, seq = %follower.seq, "leading");
 
         let survey = metrics::Survey::default();
-        let mut cabinet = Loop { reign: &self, clock, leader, survey, inbox, say, tasks, appended_at: Instant::now() };
+        let mut cabinet =
+            Loop { reign: &self, log, clock, leader, survey, inbox, say, tasks, appended_at: Instant::now() };
         let end = cabinet.run(requests_in, own_in).await;
         let Loop { leader, say, tasks, .. } = cabinet;
         drop(tasks);
@@ -213,6 +281,7 @@ fn term_clock(host: Clock, follower: &Follower) -> TermClock {
 /// The machine's loop.
 struct Loop<'a> {
     reign: &'a Reign<'a>,
+    log: Arc<BridgedLog<dyn CommitLog>>,
     clock: TermClock,
     leader: Leader,
     survey: metrics::Survey,
@@ -235,6 +304,8 @@ impl Loop<'_> {
         let mut stopping = self.reign.scheduler.stopping.clone();
         let mut tick = tokio::time::interval(TURN_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let log = self.log.clone();
+        let mut over = std::pin::pin!(log.over());
         let mut survey = tokio::time::interval(SURVEY_EVERY);
         survey.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut first = Vec::with_capacity(INPUTS_PER_TURN);
@@ -245,12 +316,22 @@ impl Loop<'_> {
                 biased;
                 () = self.reign.tenure.lost() => return Ok(End::Lost("the lease ended")),
                 _ = stopping.wait_for(|stop| *stop) => return Ok(End::HandedOver),
+                error = &mut over => {
+                    // The machine hears it as it would of an append of its own.
+                    let mut out = Vec::new();
+                    self.leader.input(Input::Appended(Err(error)), self.now(), &mut out);
+                    if let Some(end) = self.perform(out).await {
+                        return end;
+                    }
+                    return Ok(End::Lost("the stream refused what the bridge holds"));
+                }
                 _ = own.recv_many(&mut first, INPUTS_PER_TURN) => {}
                 _ = requests.recv_many(&mut then, INPUTS_PER_TURN), if has_room => {}
                 _ = tick.tick() => {}
                 _ = survey.tick() => {
                     let now = self.now();
                     self.survey.take(&self.leader, now);
+                    metrics::bridge(self.log.standing());
                 }
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
             }
@@ -325,7 +406,7 @@ impl Loop<'_> {
 
     fn append(&mut self, append: Append) {
         self.appended_at = Instant::now();
-        let (log, own) = (self.reign.stores.log.clone(), self.inbox.own.clone());
+        let (log, own) = (self.log.clone(), self.inbox.own.clone());
         self.tasks.spawn(async move {
             let result = log.append(append.expected, append.body).await;
             own.send(Input::Appended(result)).await.ok();
@@ -379,10 +460,19 @@ fn resigned(why: Resignation) -> SchedulerError {
 
 /// Beats for a leader that is still on its way to its barrier.
 async fn herald(stores: Stores, beat: LeaderBeat) {
-    let body = bytes::Bytes::from(pack(&beat));
+    let body = Bytes::from(pack(&beat));
     loop {
         stores.nats.client.publish(subject::LEADER_BEAT, body.clone()).await.ok();
         tokio::time::sleep(BEAT_EVERY).await;
+    }
+}
+
+/// What earlier leaders left in the bridge stands in the stream by now.
+async fn clear_bridge(stores: Stores, term: Term, drained: Vec<Sequence>) {
+    for at in drained {
+        if let Err(error) = stores.bridge.remove(term, at).await {
+            tracing::info!(%term, %at, %error, "left in the bridge for the next leader");
+        }
     }
 }
 
@@ -392,7 +482,7 @@ async fn answer_probes(stores: Stores, subject: String) {
     let Ok(mut probes) = client.subscribe(subject).await else { return };
     while let Some(probe) = probes.next().await {
         if let Some(reply) = probe.reply {
-            client.publish(reply, bytes::Bytes::new()).await.ok();
+            client.publish(reply, Bytes::new()).await.ok();
         }
     }
 }

@@ -7,8 +7,8 @@ use crate::watch::Probed;
 use outlive_schemas::id::Term;
 use outlive_schemas::time::{Millis, Timestamp};
 
-/// A leader beats every quarter of a second; one beat may be late.
-pub const PROBE_AFTER: Millis = Millis(450);
+/// A leader beats every quarter of a second; one whose beat is a little late is asked.
+pub const PROBE_AFTER: Millis = Millis(300);
 /// How often to look, and so the least time between two probes.
 pub const PROBE_INTERVAL: Millis = Millis(100);
 /// "Nobody listens there" this often in a row means that the process is gone.
@@ -80,11 +80,11 @@ mod tests {
     #[test]
     fn a_leader_that_beats_is_not_asked() {
         let mut suspicion = suspicion();
-        assert!(!suspicion.is_probe_due(true, START + Millis(449)));
-        suspicion.beat(Term(3), START + Millis(449));
-        assert!(!suspicion.is_probe_due(true, START + Millis(800)));
-        suspicion.beat(Term(2), START + Millis(890));
-        assert!(suspicion.is_probe_due(true, START + Millis(900)), "an older leader's beat says nothing of this one");
+        assert!(!suspicion.is_probe_due(true, START + Millis(299)));
+        suspicion.beat(Term(3), START + Millis(299));
+        assert!(!suspicion.is_probe_due(true, START + Millis(598)));
+        suspicion.beat(Term(2), START + Millis(590));
+        assert!(suspicion.is_probe_due(true, START + Millis(599)), "an older leader's beat says nothing of this one");
     }
 
     #[test]

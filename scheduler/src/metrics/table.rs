@@ -46,6 +46,14 @@ pub const METRICS: &[Metric] = &[
         "outlive_log_append_failures_total",
         "Appends that the log refused for good, such as for being full; each ends a term.",
     ),
+    Metric::counter(
+        "outlive_log_bridged_commits_total",
+        "Commits that became durable in etcd while the log's stream had no leader.",
+    ),
+    Metric::gauge(
+        "outlive_log_bridge_pending_commits",
+        "Commits that are in etcd and not yet in the log's stream; the leader's.",
+    ),
     Metric::gauge("outlive_log_append_waiting_seconds", "How long the append under way has been; the leader's."),
     Metric::gauge("outlive_log_commits_waiting", "Commits that wait behind the one under way; the leader's."),
     Metric::gauge(

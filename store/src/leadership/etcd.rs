@@ -52,19 +52,24 @@ struct Standing {
 
 /// What the terms of a generation begin from, and at which revision that was written; both 0 before the first.
 #[derive(Clone, Copy, Debug, Default)]
-struct Base {
+pub(crate) struct Base {
     term: u64,
     revision: i64,
 }
 
 impl Base {
-    fn read(entry: Option<&KeyValue>) -> Result<Base, LeadershipError> {
+    pub(crate) fn read(entry: Option<&KeyValue>) -> Result<Base, LeadershipError> {
         let Some(entry) = entry else { return Ok(Base::default()) };
         let text = std::str::from_utf8(entry.value()).ok().and_then(|text| text.trim().parse().ok());
         let term = text.ok_or_else(|| LeadershipError::Unavailable {
             reason: "the key term-base holds no number: something else than outlive wrote it".to_owned(),
         })?;
         Ok(Base { term, revision: entry.mod_revision() })
+    }
+
+    /// The create revision of the leader's key of a term, if it is of this generation.
+    pub(crate) fn revision_of(self, term: Term) -> Option<i64> {
+        term.0.checked_sub(self.term).and_then(|revision| i64::try_from(revision).ok())
     }
 
     fn term_at(self, revision: i64) -> Term {

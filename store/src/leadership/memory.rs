@@ -67,6 +67,11 @@ impl MemoryLeadership {
         self.0.lock().out_of_reach = out_of_reach;
     }
 
+    /// Whether this term is the one that holds, past all faults.
+    pub fn holds(&self, term: Term) -> bool {
+        self.0.lock().holds(term)
+    }
+
     /// Ends the reign, as if its lease had run out.
     pub fn expire(&self) {
         self.0.end(&mut self.0.lock());

@@ -17,9 +17,11 @@ use anyhow::Context;
 use clap::Args;
 use outlive_schemas::event::{Envelope, Event, LossAccepted};
 use outlive_schemas::id::Sequence;
-use outlive_store::frame::{Place, seal_commit};
+use outlive_store::bridge::Bridge;
+use outlive_store::frame::{FrameOpener, Place, seal_commit};
 use outlive_store::leadership::{Leadership, LeadershipError};
 use outlive_store::log::CommitLog;
+use outlive_store::log::bridged::{Inherited, Step};
 use outlive_store::seal::Key;
 use outlive_store::witness::Witness;
 use serde_json::json;
@@ -44,7 +46,7 @@ pub struct AcceptLossArgs {
 }
 
 pub async fn run(args: AcceptLossArgs, global: &Global) -> anyhow::Result<()> {
-    let Access { log, mut opener, sealing, leadership } = access::open(global).await?;
+    let Access { log, mut opener, sealing, leadership, bridge } = access::open(global).await?;
     if let Some(reign) = leadership.reign().await.context("the leader cannot be asked for")? {
         let (name, term) = (reign.holder.scheduler, reign.term);
         return Err(Failure::usage(format!(
@@ -57,13 +59,16 @@ pub async fn run(args: AcceptLossArgs, global: &Global) -> anyhow::Result<()> {
     let before = stored.as_deref().map(Witness::decode);
     let found = head(&log, &mut opener).await?;
     let end = found.end;
+    // What follows on from the log's end is not lost: it is appended first. The rest can never be.
+    let inherited = Inherited::new(bridge.list().await.context("the bridge cannot be read")?);
+    let stranded = inherited.stranded(end.seq, end.chain);
     let was = match &before {
         None => "there is no witness".to_owned(),
         Some(Ok(witness)) => format!("the witness is at {}", witness.seq),
         Some(Err(error)) => error.to_string(),
     };
     let lost = match &before {
-        Some(Ok(witness)) if *witness == end => {
+        Some(Ok(witness)) if *witness == end && stranded.is_empty() => {
             return done(global, end, &format!("the witness and the log agree at {}: nothing is to do", end.seq));
         }
         Some(Ok(witness)) if witness.seq > end.seq => format!("commits {} to {}", end.seq.next(), witness.seq),
@@ -81,11 +86,30 @@ pub async fn run(args: AcceptLossArgs, global: &Global) -> anyhow::Result<()> {
         Err(held @ LeadershipError::Held { .. }) => return Err(Failure::usage(held.to_string()).into()),
         Err(error) => return Err(error).context("a new generation of terms cannot be begun"),
     }
+    let found = drained(&log, &inherited, &mut opener, found).await?;
+    for at in inherited.positions() {
+        bridge.discard(at).await.context("the bridge cannot be cleared")?;
+    }
     let witnessed = before.and_then(Result::ok).map(|witness| witness.seq);
     let end = recorded(&log, found, sealing, witnessed).await?;
     leadership.overwrite_witness(end.encode()).await.context("the witness cannot be written")?;
     tracing::warn!(log_end = %end.seq, %lost, "a loss was accepted");
     done(global, end, &format!("the log goes on from {}, where this is recorded; {lost} are given up", end.seq))
+}
+
+/// Appends what follows on from the log's end in the bridge, as the next leader would have.
+async fn drained(
+    log: &impl CommitLog,
+    inherited: &Inherited,
+    opener: &mut FrameOpener,
+    found: Head,
+) -> anyhow::Result<Head> {
+    let mut end = found.end;
+    while let Step::Append(commit) = inherited.next(end.seq, |seq| (seq == end.seq).then_some(end.chain)) {
+        end = Witness { seq: commit.seq, chain: end.chain.then(&commit.body) };
+        log.append(Sequence(commit.seq.0 - 1), commit.body).await.context("the bridge cannot be drained")?;
+    }
+    if end == found.end { Ok(found) } else { head(log, opener).await }
 }
 
 /// Appends what was given up, unless the last commit says it already. Gives the log's new end.

@@ -5,6 +5,7 @@ use crate::config;
 use crate::connection;
 use crate::failure::Failure;
 use anyhow::Context;
+use outlive_store::bridge::EtcdBridge;
 use outlive_store::etcd;
 use outlive_store::frame::FrameOpener;
 use outlive_store::key_store::{JetStreamKeys, KeyStore};
@@ -22,6 +23,7 @@ pub struct Access {
     /// What a new commit is sealed with; nothing where there is no log yet.
     pub sealing: Option<Key>,
     pub leadership: EtcdLeadership,
+    pub bridge: EtcdBridge,
 }
 
 pub async fn open(global: &Global) -> anyhow::Result<Access> {
@@ -34,6 +36,7 @@ pub async fn open(global: &Global) -> anyhow::Result<Access> {
     let keys = keys.with_context(|| format!("the log's keys cannot be read at {servers}"))?;
     let etcd = etcd::connect(&settings.etcd).await.context(Failure::Unavailable("etcd cannot be used".to_owned()))?;
     let leadership = EtcdLeadership::new(&etcd, &settings.cluster.name, TTL_DEFAULT);
+    let bridge = EtcdBridge::new(&etcd, &settings.cluster.name);
     let opener = FrameOpener::new(keys.iter());
-    Ok(Access { log: JetStreamLog::new(nats), opener, sealing: keys.into_iter().next(), leadership })
+    Ok(Access { log: JetStreamLog::new(nats), opener, sealing: keys.into_iter().next(), leadership, bridge })
 }

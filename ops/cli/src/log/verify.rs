@@ -11,6 +11,7 @@ use clap::Args;
 use outlive_schemas::event::{Event, LossAccepted};
 use outlive_schemas::id::{Sequence, Term};
 use outlive_schemas::time::Timestamp;
+use outlive_store::bridge::Bridge;
 use outlive_store::frame::{ChainHash, FrameOpener, open_header};
 use outlive_store::leadership::Leadership;
 use outlive_store::log::{CommitLog, ReadError, Stored};
@@ -43,6 +44,8 @@ struct Checked {
     chain: ChainHash,
     term: Term,
     events: u64,
+    /// How many of the commits stand in the bridge alone.
+    bridged: u64,
     /// Losses that operators have accepted, oldest first.
     losses: Vec<Loss>,
 }
@@ -66,11 +69,16 @@ struct Fault {
 }
 
 pub async fn run(_: VerifyArgs, global: &Global) -> anyhow::Result<()> {
-    let Access { log, mut opener, leadership, .. } = access::open(global).await?;
+    let Access { log, mut opener, leadership, bridge, .. } = access::open(global).await?;
     let witness = leadership.read_witness().await.context("the witness cannot be read")?;
     let witness = witness.map(|bytes| Witness::decode(&bytes)).transpose()?;
+    // Read first: what is drained into the log meanwhile is then found there.
+    let bridged = bridge.list().await.context("the bridge cannot be read")?;
     let mut verifier = Verifier::new(witness);
-    let fault = replay(&log, &mut opener, &mut verifier).await?;
+    let mut fault = replay(&log, &mut opener, &mut verifier).await?;
+    for commit in &bridged {
+        fault = fault.or_else(|| verifier.cross(&mut opener, commit).err());
+    }
     let fault = fault.or_else(|| verifier.judge());
     let checked = verifier.checked;
     match global.output {
@@ -140,6 +148,7 @@ impl Verifier {
             term: Term(0),
             events: 0,
             losses: Vec::new(),
+            bridged: 0,
         };
         Verifier { checked, witness, at_witness: None }
     }
@@ -184,6 +193,16 @@ impl Verifier {
         Ok(())
     }
 
+    /// A commit that is kept in etcd until the stream takes it: part of the log all the same, unless the stream has it.
+    fn cross(&mut self, opener: &mut FrameOpener, commit: &Stored) -> Result<(), Fault> {
+        if commit.seq <= self.checked.last {
+            return Ok(());
+        }
+        self.check(opener, commit)?;
+        self.checked.bridged += 1;
+        Ok(())
+    }
+
     fn judge(&self) -> Option<Fault> {
         let lost = judge(self.witness, self.checked.last, |_| self.at_witness).err()?;
         let seq = match lost {
@@ -200,6 +219,7 @@ fn as_json(checked: &Checked, witness: Option<Witness>, fault: Option<&Fault>) -
         "last_seq": checked.last,
         "term": checked.term,
         "events": checked.events,
+        "bridged": checked.bridged,
         "chain": checked.chain.to_string(),
         "witness_seq": witness.map(|witness| witness.seq),
         "losses": checked.losses,
@@ -213,6 +233,9 @@ fn as_text(checked: &Checked, witness: Option<Witness>, fault: Option<&Fault>) -
     details.line("Commits", format!("{commits} checked, {} to {}", checked.first, checked.last));
     if checked.first > Sequence(1) {
         details.line("", "what was before the first is purged; the chain is checked from there");
+    }
+    if checked.bridged > 0 {
+        details.line("", format!("the last {} stand in etcd until the stream takes them", checked.bridged));
     }
     details.line("Events", checked.events);
     details.line("Term", checked.term);
@@ -281,6 +304,24 @@ mod tests {
         assert_eq!(checked.chain, heads[2].chain);
         let (empty, fault) = verdict(&MemoryLog::new(), &key, None).await;
         assert_eq!((empty.last, fault), (Sequence(0), None));
+    }
+
+    #[tokio::test]
+    async fn what_is_in_the_bridge_goes_on_from_the_stream() {
+        let key = Key::generate();
+        let (log, heads) = log_of(&key, &[3, 3, 3, 9]).await;
+        let all = log.contents();
+        log.lose_tail(Sequence(2));
+        let mut opener = FrameOpener::new([&key]);
+        let mut verifier = Verifier::new(Some(heads[3]));
+        assert_eq!(replay(&log, &mut opener, &mut verifier).await.expect("readable"), None);
+        let fault = verifier.cross(&mut opener, &all[3]).expect_err("the third is in neither place");
+        assert_eq!(fault.seq, Sequence(3));
+        for commit in &all[1..] {
+            verifier.cross(&mut opener, commit).expect("it follows, or the stream has it");
+        }
+        assert_eq!(verifier.judge(), None);
+        assert_eq!((verifier.checked.last, verifier.checked.bridged), (Sequence(4), 2));
     }
 
     #[tokio::test]

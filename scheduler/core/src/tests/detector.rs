@@ -126,8 +126,8 @@ fn a_leader_that_has_just_come_waits_a_whole_window() {
     change(&mut observations, B, |b| b.heard(at(11_900)));
     for (ms, verdicts) in [
         (10_000, vec![]),
-        (10_450, vec![]),
-        (10_451, vec![Verdict::Probe(A)]),
+        (10_300, vec![]),
+        (10_301, vec![Verdict::Probe(A)]),
         (11_999, vec![Verdict::Probe(A)]),
         (12_000, vec![Verdict::Lost { executor: A, reason: LossReason::Silent, last_seen: T0 }]),
     ] {

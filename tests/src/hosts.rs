@@ -1,0 +1,102 @@
+//! Hosts on one machine, each a network namespace with an address of its own, whose cables can be pulled.
+//!
+//! A pulled cable is a real partition: nothing is refused and nothing is closed, it is only silent.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// A network that is taken down when this is dropped.
+#[derive(Debug)]
+pub struct Network {
+    tag: String,
+    hosts: Vec<Host>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub name: String,
+    pub address: String,
+    namespace: String,
+    cable: String,
+}
+
+fn ip(args: &[&str]) -> Result<(), String> {
+    let output = Command::new("ip").args(args).output().map_err(|error| format!("ip cannot be run: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+impl Network {
+    /// Errors: why this machine does not permit it: no iproute2, or no right to make namespaces.
+    pub fn of(names: &[&str]) -> Result<Network, String> {
+        let id = std::process::id();
+        // A network of this process alone, from what is set aside for trying out networks (RFC 2544).
+        let subnet = format!("198.{}.{}", 18 + (id / 256) % 2, id % 256);
+        let tag = format!("ol{id:x}");
+        let mut network = Network { tag: tag.clone(), hosts: Vec::new() };
+        ip(&["link", "add", &tag, "type", "bridge"])?;
+        ip(&["addr", "add", &format!("{subnet}.254/24"), "dev", &tag])?;
+        ip(&["link", "set", &tag, "up"])?;
+        for (number, name) in names.iter().enumerate() {
+            let host = Host {
+                name: (*name).to_owned(),
+                address: format!("{subnet}.{}", number + 1),
+                namespace: format!("{tag}-{name}"),
+                cable: format!("{tag}c{number}"),
+            };
+            let (cable, inside) = (host.cable.as_str(), format!("{tag}i{number}"));
+            let namespace = host.namespace.as_str();
+            ip(&["netns", "add", namespace])?;
+            network.hosts.push(host.clone());
+            ip(&["link", "add", cable, "type", "veth", "peer", "name", &inside, "netns", namespace])?;
+            ip(&["link", "set", cable, "master", &tag])?;
+            ip(&["link", "set", cable, "up"])?;
+            ip(&["-n", namespace, "addr", "add", &format!("{}/24", host.address), "dev", &inside])?;
+            ip(&["-n", namespace, "link", "set", &inside, "up"])?;
+            ip(&["-n", namespace, "link", "set", "lo", "up"])?;
+        }
+        Ok(network)
+    }
+
+    pub fn host(&self, name: &str) -> &Host {
+        self.hosts.iter().find(|host| host.name == name).unwrap_or_else(|| panic!("there is no host {name}"))
+    }
+
+    /// Pulls a host's cable.
+    pub fn cut(&self, name: &str) {
+        ip(&["link", "set", &self.host(name).cable, "down"]).unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// Plugs it in again.
+    pub fn mend(&self, name: &str) {
+        ip(&["link", "set", &self.host(name).cable, "up"]).unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// Starts a program on a host. The child is the program itself.
+    pub fn start(&self, host: &str, program: &Path, args: &[String], log: &Path) -> Child {
+        let log = std::fs::File::options().create(true).append(true).open(log).expect("a log can be opened");
+        let errors = log.try_clone().expect("a file can be had twice");
+        Command::new("ip")
+            .args(["netns", "exec", &self.host(host).namespace])
+            .arg(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{} cannot be started on {host}: {error}", program.display()))
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for host in &self.hosts {
+            // Its end of the cable goes with it.
+            drop(ip(&["netns", "del", &host.namespace]));
+            drop(ip(&["link", "del", &host.cable]));
+        }
+        drop(ip(&["link", "del", &self.tag]));
+    }
+}
