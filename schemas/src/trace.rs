@@ -46,10 +46,11 @@ impl TraceContext {
         let mut parts = text.trim().split('-');
         let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let hex = |text: &str, length: usize| {
-            (text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
-                .then_some(())
+            text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
         };
-        (hex(version, 2)?, hex(trace, 32)?, hex(span, 16)?, hex(flags, 2)?);
+        if !(hex(version, 2) && hex(trace, 32) && hex(span, 16) && hex(flags, 2)) {
+            return None;
+        }
         // Version 00 has exactly four parts; later ones may have more.
         if version == "ff" || (version == "00" && parts.next().is_some()) {
             return None;

@@ -56,6 +56,7 @@ fn messages_may_gain_fields() {
         version: JobVersion(1),
         placed_at: Sequence(1),
         restore: None,
+        retained: vec![],
         spec: Arc::new(serde_json::from_str(r#"{"driver":{"noop":{}}}"#).expect("a spec")),
         trace: None,
     });
@@ -65,7 +66,7 @@ fn messages_may_gain_fields() {
     let report = Report { job, attempt, age_ms: 1, news: News::Ended(ended) };
     tolerated(&report);
     tolerated(&ReportBatch { executor, seq_seen: Sequence(1), term_seen: Term(1), reports: vec![report] });
-    tolerated(&ReportReply { term: Term(1), seq: Sequence(1), superseded: vec![] });
+    tolerated(&ReportReply { term: Term(1), seq: Sequence(1), superseded: vec![], retained: vec![] });
     tolerated(&ProbeReply { executor });
     tolerated(&taken);
     tolerated(&LogEntry { at: Timestamp(1), attempt, number: 1, stream: LogStream::Out, text: "x".into() });
