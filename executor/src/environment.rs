@@ -75,16 +75,10 @@ mod tests {
         assert_eq!(all.keys().filter(|name| name.starts_with("OUTLIVE_")).count(), 11);
 
         assert!(!all.contains_key("TRACEPARENT"));
-        let place = outlive_schemas::trace::TraceContext { trace: 7, span: 9, sampled: true };
-        given.trace = Some(place);
-        let traced: BTreeMap<_, _> = variables(
-            &given,
-            &Place { zone: Zone::new("a").expect("zone"), executor: ExecutorName::new("e-1").expect("name") },
-            &directory,
-        )
-        .into_iter()
-        .collect();
-        assert_eq!(traced["TRACEPARENT"], place.at(given.job, given.attempt, Step::Start).to_string());
+        let span = outlive_schemas::trace::TraceContext { trace: 7, span: 9, sampled: true };
+        given.trace = Some(span);
+        let traced: BTreeMap<_, _> = variables(&given, &place, &directory).into_iter().collect();
+        assert_eq!(traced["TRACEPARENT"], span.at(given.job, given.attempt, Step::Start).to_string());
 
         given.restore = Some(CheckpointRef { number: CheckpointNumber(12), manifest: BlobName([0; 32]) });
         let all: BTreeMap<_, _> = variables(&given, &place, &directory).into_iter().collect();
