@@ -61,6 +61,9 @@ impl Who {
                     publish.push(format!("$JS.API.DIRECT.GET.{stream}.>"));
                     publish.push(format!("$JS.API.STREAM.MSG.GET.{stream}"));
                 }
+                // Chunks that no checkpoint needs are found and let go of by the attempt that made them.
+                publish.push(format!("$JS.API.STREAM.INFO.{BLOB_STREAM}"));
+                publish.push(format!("$JS.API.STREAM.MSG.DELETE.{BLOB_STREAM}"));
                 // Answers to schedulers' probes.
                 publish.push(format!("{SCHEDULER_INBOX}.>"));
                 // Its id is another after each start, so it cannot be part of a lasting permission.
@@ -181,6 +184,8 @@ mod tests {
             live_log(&namespace, job, "err"),
             format!("outlive.blob.job.{job}.00"),
             format!("$JS.API.DIRECT.GET.OUTLIVE_KEYS.{}", log_key(1)),
+            "$JS.API.STREAM.INFO.OUTLIVE_BLOB".to_owned(),
+            "$JS.API.STREAM.MSG.DELETE.OUTLIVE_BLOB".to_owned(),
         ] {
             assert!(may(&publish, &needed), "{needed}");
         }
