@@ -33,15 +33,15 @@ impl Target {
     async fn name(self, client: &Client, counter: &str) -> String {
         let status = client.ask("sys.status", json!({})).await;
         match self {
-            Target::Executor => {
+            Self::Executor => {
                 let running = client.wait_for(counter, "it runs", |view| view["status"] == "running").await;
                 text(&running, "executor")
             }
-            Target::Leader => text(&status["leader"], "scheduler"),
-            Target::StreamLeader => {
+            Self::Leader => text(&status["leader"], "scheduler"),
+            Self::StreamLeader => {
                 status["log"]["stream_leader"].as_str().map_or_else(|| "nats-a".to_owned(), str::to_owned)
             }
-            Target::Etcd => format!("etcd-{}", text(&status["leader"], "zone")),
+            Self::Etcd => format!("etcd-{}", text(&status["leader"], "zone")),
         }
     }
 }
