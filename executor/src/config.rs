@@ -2,6 +2,7 @@
 //!
 //! Deliberately not here: where the values come from and in which order they count; that is the command line's.
 
+pub use crate::health::HealthConfig;
 use outlive_schemas::executor::Capacity;
 use outlive_schemas::id::{ExecutorName, Zone};
 use outlive_schemas::job::Labels;
@@ -71,6 +72,9 @@ pub struct ExecutorSection {
     /// From a termination signal, what jobs have for their last checkpoints before they are killed without.
     #[serde(default = "default_drain_timeout")]
     pub drain_timeout: Millis,
+    /// Beyond what this host says that it is not well.
+    #[serde(default)]
+    pub health: HealthConfig,
 }
 
 /// Kubernetes kills 30 s after its signal; what is left is for saying goodbye.

@@ -27,5 +27,6 @@ pub fn heartbeat(
         held: u32::try_from(holdings.len()).unwrap_or(u32::MAX),
         health,
         leaving,
+        degraded: None,
     }
 }

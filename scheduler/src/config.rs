@@ -1,5 +1,6 @@
 //! What a scheduler is told at its start.
 
+pub use outlive_core::detect::zone::SETTLE_DEFAULT as ZONE_SETTLE_DEFAULT;
 use outlive_core::retention::Retention;
 use outlive_schemas::id::{SchedulerName, Zone};
 use outlive_schemas::time::Millis;
@@ -24,6 +25,8 @@ pub struct SchedulerConfig {
     /// Where `/metrics`, `/livez` and `/readyz` are served; nowhere where there is none.
     pub listen: Option<SocketAddr>,
     pub telemetry: TelemetryConfig,
+    /// How long a zone that was lost must have been steady before it gets work again.
+    pub zone_settle: Millis,
 }
 
 /// The `[log]` section.

@@ -5,7 +5,7 @@ use outlive_core::state::{Job, State};
 use outlive_schemas::id::{ExecutorId, JobId, Sequence, Term};
 use outlive_schemas::job::Driver;
 use outlive_schemas::limits;
-use outlive_schemas::message::{Assignment, Order, StopAttempt, ToExecutor};
+use outlive_schemas::message::{Assignment, Order, ReleaseAttempt, StopAttempt, ToExecutor};
 use std::collections::BTreeMap;
 
 /// Orders gathered for executors, to be sent together once the commit they rest on is durable.
@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 pub struct Orders {
     assign: BTreeMap<ExecutorId, Vec<Assignment>>,
     stop: BTreeMap<ExecutorId, Vec<StopAttempt>>,
+    release: BTreeMap<ExecutorId, Vec<ReleaseAttempt>>,
 }
 
 impl Orders {
@@ -24,8 +25,12 @@ impl Orders {
         self.stop.entry(executor).or_default().push(stop);
     }
 
+    pub fn release(&mut self, executor: ExecutorId, release: ReleaseAttempt) {
+        self.release.entry(executor).or_default().push(release);
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.assign.is_empty() && self.stop.is_empty()
+        self.assign.is_empty() && self.stop.is_empty() && self.release.is_empty()
     }
 
     /// As messages, none over the limits.
@@ -39,6 +44,11 @@ impl Orders {
         for (executor, stops) in self.stop {
             for part in in_messages(stops, |_| 64) {
                 messages.push((executor, ToExecutor { term, seq, order: Order::Stop(part) }));
+            }
+        }
+        for (executor, releases) in self.release {
+            for part in in_messages(releases, |_| 160) {
+                messages.push((executor, ToExecutor { term, seq, order: Order::Release(part) }));
             }
         }
         messages

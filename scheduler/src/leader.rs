@@ -2,19 +2,20 @@
 //!
 //! Whatever leaves as an answer or an order rests on commits that are durable; the journal sees to it.
 
+mod fleet;
+
 use crate::clock::Ids;
 use crate::config::WitnessMode;
 use crate::dispatch;
 use crate::journal::{Append, Committed, Journal, ProposeError};
 use crate::metrics;
-use crate::placement;
 use crate::report::{self, Taken};
 use crate::submission::{Asked, Request};
 use crate::traces::{Span, Traces};
 use crate::waiters::{self, Waiters};
 use crate::watch::{Probed, Watch};
 use outlive_core::decide::Refusal;
-use outlive_core::detect::{Verdict, detect};
+use outlive_core::detect::zone::SETTLE_DEFAULT;
 use outlive_core::fold::FoldError;
 use outlive_core::retention::{self, Retention};
 use outlive_core::state::{Job, State};
@@ -28,11 +29,11 @@ use outlive_schemas::id::{ExecutorId, JobId, JobRef, Namespace, SchedulerName, S
 use outlive_schemas::job::{JobSpec, duration_in_range};
 use outlive_schemas::limits;
 use outlive_schemas::message::{Assignment, Heartbeat, LeaderBeat, Order, ReportBatch, ReportReply, ToExecutor};
-use outlive_schemas::request::{HistoryRequest, LogsRequest, WaitRequest};
+use outlive_schemas::request::{DRAIN_DEADLINE_DEFAULT, Deadline, HistoryRequest, LogsRequest, WaitRequest};
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::{
-    ExecutorList, FeedEntry, Held, JobList, JobView, LeaderView, OldestCheckpointView, RestartingView, SubmitManyReply,
-    SubmitReply, Why, ZoneView,
+    ExecutorList, ExecutorView, FeedEntry, Held, JobList, JobView, LeaderView, OldestCheckpointView, RestartingView,
+    SubmitManyReply, SubmitReply, Why, ZoneView,
 };
 use outlive_store::frame::SealError;
 use outlive_store::log::AppendError;
@@ -62,6 +63,10 @@ pub enum Input {
     OwnBeat,
     Probed {
         executor: ExecutorId,
+        found: Probed,
+    },
+    ZoneProbed {
+        zone: Zone,
         found: Probed,
     },
     /// All registrations that are there.
@@ -99,6 +104,8 @@ pub enum Output {
     },
     Beat(LeaderBeat),
     Probe(ExecutorId),
+    /// Ask whether anybody of the zone is there.
+    ProbeZone(Zone),
     ReadRegistry,
     Witness(Witness),
     Lookup {
@@ -128,6 +135,8 @@ pub enum Answer {
     Jobs(JobList),
     Why(Why),
     Executors(ExecutorList),
+    Executor(Box<ExecutorView>),
+    Zone(ZoneView),
     Deleted,
     Held(Held),
 }
@@ -191,8 +200,6 @@ const REGISTRY_INTERVAL: Millis = Millis(1_000);
 const STOP_INTERVAL: Millis = Millis(1_000);
 /// After an erasure that did not succeed: what it needs is out of reach.
 const ERASURE_PAUSE: Millis = Millis(1_000);
-/// Jobs taken off lost executors in one turn.
-const EVICTIONS_PER_TURN_MAX: usize = 1_000;
 
 pub struct Leader {
     identity: Identity,
@@ -214,6 +221,8 @@ pub struct Leader {
     erasing: BTreeSet<JobId>,
     traces: Traces,
     next: Deadlines,
+    /// How long a zone that was lost must have been steady before it gets work again.
+    settle: Millis,
     resigned: bool,
 }
 
@@ -224,6 +233,8 @@ struct Deadlines {
     registry: Timestamp,
     stops: Timestamp,
     erasure: Timestamp,
+    releases: Timestamp,
+    zones: Timestamp,
 }
 
 impl Leader {
@@ -245,6 +256,7 @@ impl Leader {
             erasing: BTreeSet::new(),
             traces: Traces::default(),
             next: Deadlines::default(),
+            settle: SETTLE_DEFAULT,
             resigned: false,
         }
     }
@@ -253,6 +265,11 @@ impl Leader {
     #[must_use]
     pub fn with_retention(self, retention: Retention) -> Leader {
         Leader { retention, ..self }
+    }
+
+    #[must_use]
+    pub fn settling_for(self, settle: Millis) -> Leader {
+        Leader { settle, ..self }
     }
 
     pub fn state(&self) -> &State {
@@ -292,6 +309,7 @@ impl Leader {
             Input::Beat(beat) => self.beat(&beat, now, out),
             Input::OwnBeat => self.watch.own_beat(now),
             Input::Probed { executor, found } => self.watch.probed(executor, found, now),
+            Input::ZoneProbed { zone, found } => self.watch.zone_probed(zone, found),
             Input::Registered(present) => self.registered(present, now, out),
             Input::Appended(result) => self.appended(result, now, out),
             Input::Witnessed(witness) => self.witness_stands(witness, now, out),
@@ -307,6 +325,7 @@ impl Leader {
         }
         self.judge(now, out);
         self.evict(now, out);
+        self.release(now, out);
         for command in timer::due(self.state(), now, limits::PLACEMENTS_PER_ROUND_MAX) {
             self.own(command, now, out);
         }
@@ -352,6 +371,25 @@ impl Leader {
             }
             Asked::Executors => {
                 Ok(Answer::Executors(ExecutorList { executors: self.watch.executors(self.state(), now) }))
+            }
+            Asked::Executor(executor) => self.executor(&executor, now),
+            Asked::DrainExecutor { executor, deadline } => {
+                let deadline = deadline.unwrap_or(Deadline::After(DRAIN_DEADLINE_DEFAULT)).at(now);
+                let command = Command::DrainExecutor { origin, executor: executor.clone(), deadline };
+                self.propose(command, now, out).and_then(|()| self.executor(&executor, now))
+            }
+            Asked::UndrainExecutor(executor) => {
+                let command = Command::UndrainExecutor { origin, executor: executor.clone() };
+                self.propose(command, now, out).and_then(|()| self.executor(&executor, now))
+            }
+            Asked::DrainZone { zone, deadline } => {
+                let deadline = deadline.unwrap_or(Deadline::After(DRAIN_DEADLINE_DEFAULT)).at(now);
+                let command = Command::DrainZone { origin, zone: zone.clone(), deadline };
+                self.propose(command, now, out).and_then(|()| self.zone(&zone))
+            }
+            Asked::UndrainZone(zone) => {
+                let command = Command::UndrainZone { origin, zone: zone.clone() };
+                self.propose(command, now, out).and_then(|()| self.zone(&zone))
             }
             Asked::Cancel { job, how } => self.cancel(namespace, origin, job, how, now, out),
             Asked::Delete(job) => match self.delete(&namespace, origin, job, now, out) {
@@ -537,47 +575,6 @@ impl Leader {
 
     // The leader's own.
 
-    fn judge(&mut self, now: Timestamp, out: &mut Vec<Output>) {
-        for verdict in detect(&self.watch.observations, now) {
-            match verdict {
-                Verdict::Probe(executor) => {
-                    if let Some(observed) = self.watch.observations.executors.get_mut(&executor) {
-                        observed.last_probe = Some(now);
-                    }
-                    out.push(Output::Probe(executor));
-                }
-                Verdict::Lost { executor, reason, last_seen } => {
-                    self.own(Command::LoseExecutor { executor, reason, last_seen }, now, out);
-                }
-            }
-        }
-    }
-
-    fn evict(&mut self, now: Timestamp, out: &mut Vec<Output>) {
-        if self.state().to_evict().next().is_none() {
-            return;
-        }
-        let watch = &self.watch;
-        let commands =
-            placement::evictions(self.journal.state(), |id| watch.is_leased(id), now, EVICTIONS_PER_TURN_MAX);
-        for command in commands {
-            self.own(command, now, out);
-        }
-    }
-
-    fn place(&mut self, now: Timestamp, out: &mut Vec<Output>) {
-        // Rounds beyond what a commit or two can hold would only pile up.
-        while self.plan_due && self.journal.has_room() {
-            let plan = placement::round(self.state(), &self.watch, now);
-            self.plan_due = plan.more;
-            for proposal in plan.proposals {
-                let command =
-                    Command::PlaceJob { job: proposal.job, attempt: proposal.attempt, executor: proposal.executor };
-                self.own(command, now, out);
-            }
-        }
-    }
-
     /// Forgets what has been over for long enough.
     fn expire(&mut self, now: Timestamp, out: &mut Vec<Output>) {
         if !self.journal.has_room() {
@@ -732,6 +729,7 @@ impl Leader {
                 }
                 Event::CancelRequested(e) => stops.extend(job.and_then(|job| dispatch::stop(e.job, job))),
                 Event::JobFinished(e) => self.traces.forget(e.job),
+                Event::ExecutorDraining(_) | Event::ZoneDraining(_) => self.next.releases = now,
                 Event::JobDeleted(e) => {
                     for to in self.waiters.all_of(e.job) {
                         let answer = Answer::Rejected(Rejection::not_found(format_args!(
@@ -745,7 +743,14 @@ impl Leader {
             }
             self.plan_due |= matches!(
                 envelope.event,
-                Event::JobSubmitted(_) | Event::JobRestarting(_) | Event::JobFinished(_) | Event::ExecutorJoined(_)
+                Event::JobSubmitted(_)
+                    | Event::JobRestarting(_)
+                    | Event::JobFinished(_)
+                    | Event::ExecutorJoined(_)
+                    | Event::ExecutorUndrained(_)
+                    | Event::ZoneUndrained(_)
+                    | Event::ZoneLost(_)
+                    | Event::ZoneSteady(_)
             );
             let (Some(id), Some(job)) = (about, job) else { continue };
             metrics::event(job, envelope);

@@ -15,6 +15,7 @@ use crate::metrics;
 use crate::readiness::Readiness;
 use crate::stores::Stores;
 use outlive_schemas::id::Term;
+use outlive_schemas::subject;
 use outlive_store::bridge::BridgeError;
 use outlive_store::leadership::{Holder, LeadershipError};
 use outlive_store::telemetry::trace::Tracer;
@@ -48,6 +49,8 @@ pub async fn run(config: SchedulerConfig, shutdown: impl Future<Output = ()> + S
         () = &mut shutdown => return Ok(()),
     };
     let streams = tokio::spawn(metrics::streams::run(stores.clone()));
+    // Whoever asks whether anybody of this zone is there is answered, whether this scheduler leads or not.
+    let here = tokio::spawn(reign::answer_probes(stores.clone(), subject::zone_probe(&config.zone)));
     let presence = stores
         .registry
         .register_scheduler(&config.name, config.zone.as_str())
@@ -79,6 +82,7 @@ pub async fn run(config: SchedulerConfig, shutdown: impl Future<Output = ()> + S
     };
     imager.abort();
     streams.abort();
+    here.abort();
     presence.leave().await;
     result
 }

@@ -31,13 +31,15 @@ pub fn evictions(
         let Some(loss) = executor.lost else { continue };
         let certainly_over =
             loss.reason == LossReason::Left || (!leased(executor_id) && now.since(loss.last_seen) >= EXCLUSIVE_WAIT);
+        let with_zone = state.lost_zones.get(&executor.registration.zone).is_some_and(|at| loss.at <= *at);
+        let cause = if with_zone { Cause::ZoneLost } else { Cause::ExecutorLost };
         let may_move = |id: &JobId| state.jobs.get(id).is_some_and(|job| !job.spec.exclusive || certainly_over);
         for job in executor.attempts.iter().filter(|id| may_move(id)) {
             if commands.len() == limit {
                 return commands;
             }
             let attempt = state.jobs[job].attempt;
-            commands.push(Command::EvictAttempt { job: *job, attempt, cause: Cause::ExecutorLost });
+            commands.push(Command::EvictAttempt { job: *job, attempt, cause });
         }
     }
     commands

@@ -63,6 +63,7 @@ impl Speaker {
             // The shell's own.
             Output::Append(_)
             | Output::Probe(_)
+            | Output::ProbeZone(_)
             | Output::ReadRegistry
             | Output::Witness(_)
             | Output::Committed(_)
@@ -130,6 +131,8 @@ fn written(answer: Answer, format: Format) -> (Bytes, Option<Rejection>) {
         Answer::Jobs(list) => format.encode(list),
         Answer::Why(why) => format.encode(why),
         Answer::Executors(list) => format.encode(list),
+        Answer::Executor(view) => format.encode(view),
+        Answer::Zone(view) => format.encode(view),
         Answer::Deleted => format.encode(&Empty {}),
         Answer::Held(held) => format.encode(held),
     };

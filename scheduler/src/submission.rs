@@ -4,12 +4,12 @@ use compact_str::CompactString;
 use outlive_schemas::codec::Format;
 use outlive_schemas::command::{Origin, Stop};
 use outlive_schemas::error::{ErrorCode, Rejection};
-use outlive_schemas::id::{JobRef, Namespace};
+use outlive_schemas::id::{ExecutorRef, JobRef, Namespace, Zone};
 use outlive_schemas::job::{JobSpec, duration_in_range, invalid};
 use outlive_schemas::limits;
 use outlive_schemas::request::{
-    CancelRequest, EmptyRequest, GRACE_DEFAULT, HistoryRequest, HoldRequest, JobRequest, ListRequest, LogsRequest,
-    SubmitManyRequest, WaitRequest,
+    CancelRequest, Deadline, DrainExecutorRequest, DrainZoneRequest, EmptyRequest, ExecutorRequest, GRACE_DEFAULT,
+    HistoryRequest, HoldRequest, JobRequest, ListRequest, LogsRequest, SubmitManyRequest, WaitRequest, ZoneRequest,
 };
 use outlive_schemas::time::Millis;
 use outlive_schemas::trace::TraceContext;
@@ -31,10 +31,15 @@ pub enum Operation {
     Status,
     Executors,
     HoldCollection,
+    Executor,
+    DrainExecutor,
+    UndrainExecutor,
+    DrainZone,
+    UndrainZone,
 }
 
 impl Operation {
-    pub const ALL: [Operation; 14] = [
+    pub const ALL: [Operation; 19] = [
         Operation::Submit,
         Operation::SubmitMany,
         Operation::Get,
@@ -49,6 +54,11 @@ impl Operation {
         Operation::Status,
         Operation::Executors,
         Operation::HoldCollection,
+        Operation::Executor,
+        Operation::DrainExecutor,
+        Operation::UndrainExecutor,
+        Operation::DrainZone,
+        Operation::UndrainZone,
     ];
 
     /// What its subjects end in.
@@ -68,12 +78,27 @@ impl Operation {
             Operation::Status => "status",
             Operation::Executors => "executor.list",
             Operation::HoldCollection => "collection.hold",
+            Operation::Executor => "executor.get",
+            Operation::DrainExecutor => "executor.drain",
+            Operation::UndrainExecutor => "executor.undrain",
+            Operation::DrainZone => "zone.drain",
+            Operation::UndrainZone => "zone.undrain",
         }
     }
 
     /// Whether it belongs to operators rather than to a namespace.
     pub fn is_system(self) -> bool {
-        matches!(self, Operation::Status | Operation::Executors | Operation::HoldCollection)
+        matches!(
+            self,
+            Operation::Status
+                | Operation::Executors
+                | Operation::HoldCollection
+                | Operation::Executor
+                | Operation::DrainExecutor
+                | Operation::UndrainExecutor
+                | Operation::DrainZone
+                | Operation::UndrainZone
+        )
     }
 }
 
@@ -106,6 +131,17 @@ pub enum Asked {
     Executors,
     /// For so long from now nothing is collected.
     HoldCollection(Millis),
+    Executor(ExecutorRef),
+    DrainExecutor {
+        executor: ExecutorRef,
+        deadline: Option<Deadline>,
+    },
+    UndrainExecutor(ExecutorRef),
+    DrainZone {
+        zone: Zone,
+        deadline: Option<Deadline>,
+    },
+    UndrainZone(Zone),
 }
 
 /// A request as it arrived.
@@ -179,6 +215,17 @@ pub fn parse(raw: Raw<'_>, format: Format) -> Result<Request, Rejection> {
             duration_in_range("for", length, Millis::ZERO, Millis(limits::COLLECTION_HOLD_MS_MAX))?;
             Asked::HoldCollection(length)
         }
+        Operation::Executor => Asked::Executor(format.decode::<ExecutorRequest>(body)?.executor),
+        Operation::DrainExecutor => {
+            let DrainExecutorRequest { executor, deadline } = format.decode(body)?;
+            Asked::DrainExecutor { executor, deadline }
+        }
+        Operation::UndrainExecutor => Asked::UndrainExecutor(format.decode::<ExecutorRequest>(body)?.executor),
+        Operation::DrainZone => {
+            let DrainZoneRequest { zone, deadline } = format.decode(body)?;
+            Asked::DrainZone { zone, deadline }
+        }
+        Operation::UndrainZone => Asked::UndrainZone(format.decode::<ZoneRequest>(body)?.zone),
     };
     Ok(Request { namespace, origin: origin(raw.request_id, raw.actor)?, trace: None, what })
 }

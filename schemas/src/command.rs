@@ -2,7 +2,7 @@
 
 use crate::event::Cause;
 use crate::executor::Registration;
-use crate::id::{Attempt, ExecutorId, JobId, JobRef, Namespace};
+use crate::id::{Attempt, ExecutorId, ExecutorRef, JobId, JobRef, Namespace, Zone};
 use crate::job::JobSpec;
 use crate::message::Report;
 use crate::time::{Millis, Timestamp};
@@ -45,6 +45,24 @@ pub enum Command {
         by: Option<CompactString>,
         until: Timestamp,
     },
+    DrainExecutor {
+        origin: Origin,
+        executor: ExecutorRef,
+        deadline: Timestamp,
+    },
+    UndrainExecutor {
+        origin: Origin,
+        executor: ExecutorRef,
+    },
+    DrainZone {
+        origin: Origin,
+        zone: Zone,
+        deadline: Timestamp,
+    },
+    UndrainZone {
+        origin: Origin,
+        zone: Zone,
+    },
 
     // From executors.
     AdmitExecutor(Registration),
@@ -61,6 +79,20 @@ pub enum Command {
     },
     /// Take a job off an executor that was lost.
     EvictAttempt {
+        job: JobId,
+        attempt: Attempt,
+        cause: Cause,
+    },
+    /// All executors of a zone were lost together.
+    LoseZone {
+        zone: Zone,
+    },
+    /// A zone that was lost has been steady for long enough.
+    SettleZone {
+        zone: Zone,
+    },
+    /// Take a job off an executor that is there and did not give it back in time, or that did not start it in time.
+    WithdrawAttempt {
         job: JobId,
         attempt: Attempt,
         cause: Cause,

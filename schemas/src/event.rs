@@ -47,6 +47,23 @@ pub enum Event {
     /// The executor's attempts are taken off it by the events that follow, each on its own.
     #[serde(rename = "executor_lost/1")]
     ExecutorLost(ExecutorLost),
+    /// Executors of this name give back what they hold and get nothing, until they are undrained.
+    #[serde(rename = "executor_draining/1")]
+    ExecutorDraining(ExecutorDraining),
+    #[serde(rename = "executor_undrained/1")]
+    ExecutorUndrained(ExecutorUndrained),
+
+    /// As for executors, for all that are or come in the zone.
+    #[serde(rename = "zone_draining/1")]
+    ZoneDraining(ZoneDraining),
+    #[serde(rename = "zone_undrained/1")]
+    ZoneUndrained(ZoneNamed),
+    /// All executors of the zone were lost together. It gets nothing until it has been steady again.
+    #[serde(rename = "zone_lost/1")]
+    ZoneLost(ZoneLost),
+    /// A zone that was lost has been steady for long enough.
+    #[serde(rename = "zone_steady/1")]
+    ZoneSteady(ZoneNamed),
 
     /// → pending.
     #[serde(rename = "job_submitted/1")]
@@ -120,6 +137,42 @@ pub struct ExecutorLost {
     pub executor: ExecutorId,
     pub reason: LossReason,
     pub last_seen: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecutorDraining {
+    /// By name, so that a restart of the executor does not undo it.
+    pub name: ExecutorName,
+    /// What could not be given back with its state by then is taken off without.
+    pub deadline: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecutorUndrained {
+    pub name: ExecutorName,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZoneDraining {
+    pub zone: Zone,
+    pub deadline: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZoneNamed {
+    pub zone: Zone,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZoneLost {
+    pub zone: Zone,
+    /// How many were lost together.
+    pub executors: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -304,6 +357,12 @@ impl Event {
             Event::TermStarted(_) => "term_started",
             Event::ExecutorJoined(_) => "executor_joined",
             Event::ExecutorLost(_) => "executor_lost",
+            Event::ExecutorDraining(_) => "executor_draining",
+            Event::ExecutorUndrained(_) => "executor_undrained",
+            Event::ZoneDraining(_) => "zone_draining",
+            Event::ZoneUndrained(_) => "zone_undrained",
+            Event::ZoneLost(_) => "zone_lost",
+            Event::ZoneSteady(_) => "zone_steady",
             Event::JobSubmitted(_) => "job_submitted",
             Event::JobPlaced(_) => "job_placed",
             Event::AttemptStarted(_) => "attempt_started",
@@ -327,7 +386,13 @@ impl Event {
             | Event::LossAccepted(_)
             | Event::CollectionHeld(_)
             | Event::ExecutorJoined(_)
-            | Event::ExecutorLost(_) => None,
+            | Event::ExecutorLost(_)
+            | Event::ExecutorDraining(_)
+            | Event::ExecutorUndrained(_)
+            | Event::ZoneDraining(_)
+            | Event::ZoneUndrained(_)
+            | Event::ZoneLost(_)
+            | Event::ZoneSteady(_) => None,
             Event::JobSubmitted(e) => Some(e.job),
             Event::JobPlaced(e) => Some(e.job),
             Event::AttemptStarted(e) => Some(e.job),
@@ -380,6 +445,11 @@ impl Event {
             Event::TermStarted(e) => json!({"term": e.term, "scheduler": e.scheduler, "zone": e.zone}),
             Event::ExecutorJoined(e) => json!({"executor": e.name, "zone": e.zone}),
             Event::ExecutorLost(e) => json!({"executor": e.executor, "reason": e.reason, "last_seen": e.last_seen}),
+            Event::ExecutorDraining(e) => json!({"executor": e.name, "deadline": e.deadline}),
+            Event::ExecutorUndrained(e) => json!({"executor": e.name}),
+            Event::ZoneDraining(e) => json!({"zone": e.zone, "deadline": e.deadline}),
+            Event::ZoneUndrained(e) | Event::ZoneSteady(e) => json!({"zone": e.zone}),
+            Event::ZoneLost(e) => json!({"zone": e.zone, "executors": e.executors}),
             Event::AttemptStarted(e) => json!({"started_at": e.started_at}),
             Event::JobRestarting(e) => json!({
                 "cause": e.cause, "reason": e.reason, "exit_code": e.exit_code, "failures": e.failures,

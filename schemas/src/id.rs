@@ -207,6 +207,45 @@ impl JobName {
     }
 }
 
+/// An executor as a request names it. A name means the one that lives, if one does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ExecutorRef {
+    Id(ExecutorId),
+    Name(ExecutorName),
+}
+
+impl FromStr for ExecutorRef {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if let Ok(id) = text.parse() {
+            return Ok(ExecutorRef::Id(id));
+        }
+        let name = ExecutorName::new(text).map_err(|e| NameError { what: "executor's id or name", ..e })?;
+        Ok(ExecutorRef::Name(name))
+    }
+}
+
+impl fmt::Display for ExecutorRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExecutorRef::Id(id) => id.fmt(f),
+            ExecutorRef::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+impl Serialize for ExecutorRef {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ExecutorRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        CompactString::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl FromStr for JobRef {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {

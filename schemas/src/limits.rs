@@ -89,6 +89,11 @@ pub const NAMESPACES_SHOWN_MAX: usize = 500;
 /// Executors known at once.
 pub const EXECUTORS_MAX: usize = 100_000;
 
+/// Executors and zones that are drained at once: entries outlive the executors they speak of.
+pub const DRAINS_MAX: usize = 10_000;
+/// Attempts that one executor which is not well gives back at once: each waits for its slow disk behind the others.
+pub const EVACUATIONS_AT_ONCE_MAX: usize = 8;
+
 /// Events and bytes of a commit at which the next one is begun (design, section 1).
 pub const COMMIT_EVENTS_MAX: usize = 2_000;
 pub const COMMIT_BYTES_MAX: usize = 256 * 1024;

@@ -47,6 +47,9 @@ pub struct Heartbeat {
     pub health: Health,
     /// It is going: place nothing more here.
     pub leaving: bool,
+    /// Why it should be spared, by its own measure, where it should.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<CompactString>,
 }
 
 /// How a host feels, as its executor measures it.

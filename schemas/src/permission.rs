@@ -67,8 +67,12 @@ impl Who {
                 // Answers to schedulers' probes.
                 publish.push(format!("{SCHEDULER_INBOX}.>"));
                 // Its id is another after each start, so it cannot be part of a lasting permission.
-                let orders =
-                    own(&[LEADER_BEAT, "outlive.internal.executor.*.orders", "outlive.internal.executor.*.probe"]);
+                let orders = own(&[
+                    LEADER_BEAT,
+                    "outlive.internal.executor.*.orders",
+                    "outlive.internal.executor.*.probe",
+                    "outlive.internal.zone.*.probe",
+                ]);
                 (publish, orders)
             }
             Who::Operator => {

@@ -1,8 +1,8 @@
 //! The bodies of requests over NATS (contract, section 1). Unknown fields are refused by name.
 
-use crate::id::JobRef;
+use crate::id::{ExecutorRef, JobRef, Zone};
 use crate::job::{JobSpec, Labels};
-use crate::time::Millis;
+use crate::time::{Millis, TimeError, Timestamp};
 use crate::view::Status;
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +94,84 @@ pub struct HoldRequest {
     #[serde(rename = "for")]
     pub length: Millis,
 }
+
+/// `sys.executor.get`, `sys.executor.undrain`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecutorRequest {
+    pub executor: ExecutorRef,
+}
+
+/// `sys.executor.drain`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainExecutorRequest {
+    pub executor: ExecutorRef,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Deadline>,
+}
+
+/// `sys.zone.undrain`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZoneRequest {
+    pub zone: Zone,
+}
+
+/// `sys.zone.drain`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainZoneRequest {
+    pub zone: Zone,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Deadline>,
+}
+
+/// Until when something is waited for: so long from now (`10m`), or a point in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    After(Millis),
+    At(Timestamp),
+}
+
+impl Deadline {
+    pub fn at(self, now: Timestamp) -> Timestamp {
+        match self {
+            Deadline::After(length) => now + length,
+            Deadline::At(at) => at,
+        }
+    }
+}
+
+impl std::str::FromStr for Deadline {
+    type Err = TimeError;
+    fn from_str(text: &str) -> Result<Deadline, TimeError> {
+        Millis::parse(text).map(Deadline::After).or_else(|_| Timestamp::parse(text).map(Deadline::At))
+    }
+}
+
+impl Serialize for Deadline {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Deadline::After(length) => serializer.collect_str(length),
+            Deadline::At(at) => serializer.collect_str(at),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Deadline {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = compact_str::CompactString::deserialize(deserializer)?;
+        text.parse().map_err(|_| {
+            serde::de::Error::custom(format_args!(
+                "`{text}` is neither a duration such as 10m nor a time such as 2026-01-01T00:00:00Z"
+            ))
+        })
+    }
+}
+
+/// What a drain waits for last checkpoints where no deadline is given.
+pub const DRAIN_DEADLINE_DEFAULT: Millis = Millis::minutes(10);
 
 /// A request without fields: `sys.status`, `sys.executor.list`. An empty body is taken for `{}`.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! Every subject, stream and key that Outlive uses, in one place, so that permissions can be written from it.
 
-use crate::id::{ExecutorId, JobId, Namespace, SchedulerName};
+use crate::id::{ExecutorId, JobId, Namespace, SchedulerName, Zone};
 
 /// The name of the NATS micro-service.
 pub const SERVICE: &str = "outlive";
@@ -41,6 +41,11 @@ pub fn executor_orders(executor: ExecutorId) -> String {
 /// Anybody → one executor, request and reply: are you there?
 pub fn executor_probe(executor: ExecutorId) -> String {
     format!("outlive.internal.executor.{executor}.probe")
+}
+
+/// Anybody → everybody in one zone, request and reply: is anybody there?
+pub fn zone_probe(zone: &Zone) -> String {
+    format!("outlive.internal.zone.{zone}.probe")
 }
 
 /// Standbys → the scheduler that leads, request and reply: are you there?

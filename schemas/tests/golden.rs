@@ -169,6 +169,7 @@ fn finished(status: Status) -> JobFinished {
 
 /// Every tag with events that between them use every field, every absence and every nested variant.
 fn expected() -> BTreeMap<&'static str, Vec<Event>> {
+    let name = || "executor-a-1".parse().expect("a name");
     let lost = |reason| Event::ExecutorLost(ExecutorLost { executor: executor(), reason, last_seen: AT });
     let cancel = |how| Event::CancelRequested(CancelRequested { job: job(), attempt: Attempt(1), how });
     let placed = |restore| {
@@ -212,6 +213,12 @@ fn expected() -> BTreeMap<&'static str, Vec<Event>> {
         ("term_started/1", vec![Event::TermStarted(started)]),
         ("executor_joined/1", vec![Event::ExecutorJoined(joined), Event::ExecutorJoined(bare)]),
         ("executor_lost/1", vec![lost(LossReason::ProcessGone), lost(LossReason::Silent), lost(LossReason::Left)]),
+        ("executor_draining/1", vec![Event::ExecutorDraining(ExecutorDraining { name: name(), deadline: LATEST })]),
+        ("executor_undrained/1", vec![Event::ExecutorUndrained(ExecutorUndrained { name: name() })]),
+        ("zone_draining/1", vec![Event::ZoneDraining(ZoneDraining { zone: zone("a"), deadline: LATEST })]),
+        ("zone_undrained/1", vec![Event::ZoneUndrained(ZoneNamed { zone: zone("a") })]),
+        ("zone_lost/1", vec![Event::ZoneLost(ZoneLost { zone: zone("a"), executors: u32::MAX })]),
+        ("zone_steady/1", vec![Event::ZoneSteady(ZoneNamed { zone: zone("a") })]),
         (
             "job_submitted/1",
             vec![

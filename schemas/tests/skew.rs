@@ -45,6 +45,7 @@ fn messages_may_gain_fields() {
         held: 1,
         health: Health::default(),
         leaving: false,
+        degraded: Some("a slow disk".into()),
     });
     tolerated(&Health::default());
     tolerated(&ToExecutor { term: Term(1), seq: Sequence(1), order: Order::Dismiss });

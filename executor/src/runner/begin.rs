@@ -17,8 +17,9 @@ use crate::logs::LogSink;
 use crate::machine::{ExecutorMachine, Over};
 use crate::metrics;
 use crate::shim::BootTime;
+use futures::StreamExt as _;
 use outlive_schemas::executor::{DriverKind, Registration};
-use outlive_schemas::id::ExecutorId;
+use outlive_schemas::id::{ExecutorId, Zone};
 use outlive_schemas::subject;
 use outlive_store::blob::JetStreamBlobs;
 use outlive_store::etcd;
@@ -35,6 +36,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 /// How long an executor that says nothing more counts as there: etcd's least is 2 s, and its own elections take 1 s.
@@ -73,7 +75,8 @@ pub(crate) async fn run(
         () = shutdown.as_mut() => return Ok(()),
     }
     let workshop = Arc::new(readiness.pulse.while_waiting(workshop(&config, &nats, keys)).await?);
-    let health = Arc::new(HealthMonitor::start(data.path()));
+    let health = Arc::new(HealthMonitor::start(data.path(), config.executor.health));
+    let _here = answer_for_zone(&nats.client, &config.cluster.zone).await?;
     let mut intake = Intake::default();
     loop {
         let registration = registration(&config);
@@ -164,6 +167,24 @@ fn registration(config: &ExecutorConfig) -> Registration {
         drivers: vec![DriverKind::Process, DriverKind::Noop],
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
+}
+
+/// Says that somebody of this zone is there to whoever asks, until it is dropped.
+async fn answer_for_zone(client: &async_nats::Client, zone: &Zone) -> Result<JoinSet<()>, ExecutorError> {
+    let subject = subject::zone_probe(zone);
+    let subscribed = client.subscribe(subject.clone()).await;
+    let mut asked = subscribed.map_err(|error| ExecutorError::Subscribe { subject, reason: error.to_string() })?;
+    let client = client.clone();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Some(message) = asked.next().await {
+            if let Some(reply) = message.reply {
+                // Whoever asks asks again.
+                client.publish(reply, bytes::Bytes::new()).await.ok();
+            }
+        }
+    });
+    Ok(tasks)
 }
 
 /// Listens to what is meant for this incarnation. On return the server knows.

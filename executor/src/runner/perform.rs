@@ -154,7 +154,8 @@ impl Runner {
             machine::Effect::CollectGarbage(retained) => self.collect_garbage(retained),
             machine::Effect::ForgetReport => self.answer = None,
             machine::Effect::Beat(beat) => {
-                let beat = Heartbeat { health: self.health.latest(), ..beat };
+                let (health, degraded) = (self.health.latest(), self.health.degraded());
+                let beat = Heartbeat { health, degraded, ..beat };
                 self.publish(subject::HEARTBEAT.to_owned(), pack(&beat)).await;
             }
             machine::Effect::Register => self.register(),

@@ -2,7 +2,7 @@
 
 use crate::leader::Leader;
 use crate::support::{Etcd, NatsServer, until};
-use outlive_executor::config::{CapacityConfig, ClusterConfig, ExecutorConfig, ExecutorSection};
+use outlive_executor::config::{CapacityConfig, ClusterConfig, ExecutorConfig, ExecutorSection, HealthConfig};
 use outlive_executor::error::ExecutorError;
 use outlive_schemas::checkpoint::{CheckpointRef, Taken};
 use outlive_schemas::executor::Registration;
@@ -84,6 +84,7 @@ impl World {
                 labels: Labels::new(),
                 shim: Some(env!("CARGO_BIN_EXE_outlive-shim").into()),
                 drain_timeout: Millis::secs(10),
+                health: HealthConfig::default(),
             },
         }
     }

@@ -4,6 +4,7 @@
 use crate::output::Output;
 use crate::{
     backup, bench, chaos, completions, config_show, dev, executor, job, keys, log, man, probe, scheduler, status, top,
+    zone,
 };
 use clap::{Args, Parser, Subcommand};
 use outlive_schemas::id::Namespace;
@@ -71,6 +72,9 @@ pub enum Command {
     Top(top::TopArgs),
     /// Run an executor in the foreground, or ask about executors
     Executor(executor::ExecutorArgs),
+    /// Ask about zones, and empty them
+    #[command(subcommand)]
+    Zone(zone::ZoneCommand),
     /// Run a scheduler in the foreground
     Scheduler(scheduler::SchedulerArgs),
     /// Check the log, or accept that it lost something

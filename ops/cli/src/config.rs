@@ -11,7 +11,7 @@ pub use layers::{Layer, Origins};
 
 use crate::args::Global;
 use crate::failure::Failure;
-use outlive_executor::config::CapacityConfig;
+use outlive_executor::config::{CapacityConfig, HealthConfig};
 use outlive_scheduler::config::{BlobsConfig, LogConfig, RetentionConfig, WitnessMode};
 use outlive_schemas::id::{ExecutorName, SchedulerName, Zone};
 use outlive_schemas::job::Labels;
@@ -87,6 +87,8 @@ pub struct SchedulerSettings {
     pub name: Option<SchedulerName>,
     /// Of metrics and health checks.
     pub listen: Option<SocketAddr>,
+    /// How long a zone that was lost must have been steady before it gets work again. Absent: 30 s.
+    pub zone_settle: Option<Millis>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -103,6 +105,8 @@ pub struct ExecutorSettings {
     pub shim: Option<PathBuf>,
     /// From a termination signal, what jobs have for their last checkpoints before they are killed without.
     pub drain_timeout: Option<Millis>,
+    /// Beyond what this host says that it is not well.
+    pub health: HealthConfig,
 }
 
 impl Default for ClusterSettings {

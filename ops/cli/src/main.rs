@@ -25,6 +25,7 @@ mod probe;
 mod overview;
 mod top;
 mod executor;
+mod zone;
 mod scheduler;
 mod log;
 mod backup;
@@ -90,6 +91,7 @@ async fn ask(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Status(_) => status::run(global).await?,
         Command::Top(args) => top::run(args, global).await?,
         Command::Executor(args) => executor::ask(args, global).await?,
+        Command::Zone(command) => zone::run(command, global).await?,
         Command::Log(command) => log::run(command, global).await?,
         Command::Backup(args) => backup::run(args, global).await?,
         Command::Restore(args) => backup::restore::run(args, global).await?,

@@ -7,6 +7,7 @@ use crate::shutdown;
 use anyhow::Context;
 use clap::Args;
 use outlive_scheduler::SchedulerConfig;
+use outlive_scheduler::config::ZONE_SETTLE_DEFAULT;
 use outlive_schemas::id::SchedulerName;
 
 const EXAMPLES: &str = "\
@@ -45,6 +46,7 @@ pub fn config_of(settings: Settings) -> Result<SchedulerConfig, Failure> {
         retention: settings.retention,
         listen: settings.scheduler.listen,
         telemetry: settings.telemetry,
+        zone_settle: settings.scheduler.zone_settle.unwrap_or(ZONE_SETTLE_DEFAULT),
     })
 }
 

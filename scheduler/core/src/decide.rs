@@ -7,6 +7,8 @@ mod recover;
 mod executor;
 mod place;
 mod keep;
+mod drain;
+mod zone;
 
 pub use recover::backoff;
 
@@ -46,11 +48,20 @@ pub fn decide(state: &State, command: Command, now: Timestamp) -> Result<Vec<Env
         Command::ConfirmErasure { job } => keep::erased(state, job, now),
         Command::HoldCollection { by, until } => keep::hold(state, by, until, now),
         Command::AbandonAttempt { job, attempt } => stop::abandon(state, job, attempt, now),
+        Command::DrainExecutor { origin, executor, deadline } => {
+            drain::executor(state, origin, &executor, deadline, now)
+        }
+        Command::UndrainExecutor { origin, executor } => drain::undrain_executor(state, origin, &executor, now),
+        Command::DrainZone { origin, zone, deadline } => drain::zone(state, origin, zone, deadline, now),
+        Command::UndrainZone { origin, zone } => drain::undrain_zone(state, origin, zone, now),
         Command::AdmitExecutor(registration) => executor::admit(state, registration, now),
         Command::LoseExecutor { executor, reason, last_seen } => {
             executor::lose(state, executor, reason, last_seen, now)
         }
         Command::EvictAttempt { job, attempt, cause } => recover::evict(state, job, attempt, cause, now),
+        Command::LoseZone { zone } => zone::lose(state, zone, now),
+        Command::SettleZone { zone } => zone::settle(state, zone, now),
+        Command::WithdrawAttempt { job, attempt, cause } => recover::withdraw(state, job, attempt, cause, now),
         Command::Report { executor, report } => report::report(state, executor, report, now),
         Command::PlaceJob { job, attempt, executor } => place::place(state, job, attempt, executor, now),
     }

@@ -4,6 +4,8 @@
 //! that has just come or come back waits a full window, and where several zones fall silent together the verdict
 //! waits for the leases as well.
 
+pub mod zone;
+
 use outlive_schemas::command::LossReason;
 use outlive_schemas::id::{ExecutorId, Zone};
 use outlive_schemas::time::{Millis, Timestamp};
@@ -35,8 +37,9 @@ pub struct Observed {
     pub last_probe: Option<Timestamp>,
     /// The last time it answered a probe.
     pub last_answer: Option<Timestamp>,
-    /// Probes in a row that found nobody listening.
+    /// Probes in a row that found nobody listening, and when the first of them did.
     pub gone: u32,
+    pub gone_since: Option<Timestamp>,
     /// Whether its registration is there, as far as is known.
     pub leased: bool,
     /// It said that it is going.
@@ -49,6 +52,7 @@ pub struct Observations {
     pub listening_since: Timestamp,
     pub own_beat_heard: Option<Timestamp>,
     pub executors: BTreeMap<ExecutorId, Observed>,
+    pub zones: BTreeMap<Zone, zone::ZoneSeen>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,7 @@ impl Observed {
             last_probe: None,
             last_answer: None,
             gone: 0,
+            gone_since: None,
             leased: true,
             leaving: false,
         }
@@ -73,7 +78,24 @@ impl Observed {
 
     pub fn heard(&mut self, now: Timestamp) {
         self.last_beat = Some(now);
+        self.found();
+    }
+
+    /// It answered a probe.
+    pub fn answered(&mut self, now: Timestamp) {
+        self.last_answer = Some(now);
+        self.found();
+    }
+
+    fn found(&mut self) {
         self.gone = 0;
+        self.gone_since = None;
+    }
+
+    /// A probe found nobody listening.
+    pub fn not_there(&mut self, now: Timestamp) {
+        self.gone += 1;
+        self.gone_since.get_or_insert(now);
     }
 
     /// The last sign of life.
@@ -83,11 +105,11 @@ impl Observed {
 
     /// Whether it should get no work for now.
     pub fn is_suspect(&self, now: Timestamp) -> bool {
-        self.unheard(now) > SUSPECT_AFTER
+        self.is_late(now, SUSPECT_AFTER)
     }
 
-    fn unheard(&self, now: Timestamp) -> Millis {
-        now.since(self.last_beat.unwrap_or(self.since))
+    pub fn is_late(&self, now: Timestamp, by: Millis) -> bool {
+        now.since(self.last_beat.unwrap_or(self.since)) > by
     }
 }
 
@@ -105,28 +127,50 @@ pub fn detect(observations: &Observations, now: Timestamp) -> Vec<Verdict> {
     let since = observations.listening_since;
     // What was said before this leader listened was not for it to hear: nobody is silent before a full window.
     let silence = |e: &Observed| now.since(e.last_seen().max(since));
-    let silent_zones: BTreeSet<&Zone> = observations
-        .executors
-        .values()
-        .filter(|e| e.gone == 0 && silence(e) >= SILENT_TOGETHER)
-        .map(|e| &e.zone)
-        .collect();
+    let silent_zones: BTreeSet<&Zone> =
+        observations.executors.values().filter(|e| silence(e) >= SILENT_TOGETHER).map(|e| &e.zone).collect();
+
+    // Somebody in every other zone must have been heard since nobody was found here: a leader whose server has lost the
+    // others finds nobody anywhere.
+    let anybody_gone = observations.executors.values().any(|observed| observed.gone > 0);
+    let heard = if anybody_gone { heard(observations) } else { BTreeMap::new() };
+    let mut asked: BTreeSet<&Zone> = BTreeSet::new();
+    for observed in observations.executors.values().filter(|observed| observed.gone > 0) {
+        asked.extend(unheard(&heard, observed));
+    }
 
     let mut verdicts = Vec::new();
     for (&executor, observed) in &observations.executors {
         let lost = |reason| Verdict::Lost { executor, reason, last_seen: observed.last_seen() };
         if observed.leaving && !observed.leased {
             verdicts.push(lost(LossReason::Left));
-        } else if observed.gone >= GONE_PROBES {
+        } else if observed.gone >= GONE_PROBES && (!observed.leased || unheard(&heard, observed).next().is_none()) {
             verdicts.push(lost(LossReason::ProcessGone));
         } else if silence(observed) >= SILENT_AFTER && (silent_zones.len() < 2 || !observed.leased) {
             verdicts.push(lost(LossReason::Silent));
-        } else if observed.unheard(now) > PROBE_AFTER
-            && now.since(since) > PROBE_AFTER
+        } else if ((observed.is_late(now, PROBE_AFTER) && now.since(since) > PROBE_AFTER)
+            || asked.contains(&observed.zone))
             && observed.last_probe.is_none_or(|at| now.since(at) >= PROBE_INTERVAL)
         {
             verdicts.push(Verdict::Probe(executor));
         }
     }
     verdicts
+}
+
+/// Other zones of which nobody was heard since nobody was found here.
+fn unheard<'a>(heard: &'a BTreeMap<&'a Zone, Timestamp>, than: &'a Observed) -> impl Iterator<Item = &'a Zone> {
+    let gone_since = than.gone_since.unwrap_or_else(|| than.last_seen());
+    let silent = heard.iter().filter(move |(zone, at)| **zone != &than.zone && **at < gone_since);
+    silent.map(|(zone, _)| *zone)
+}
+
+/// When anybody of each zone was last heard.
+fn heard(observations: &Observations) -> BTreeMap<&Zone, Timestamp> {
+    let mut heard: BTreeMap<&Zone, Timestamp> = BTreeMap::new();
+    for observed in observations.executors.values() {
+        let at = heard.entry(&observed.zone).or_default();
+        *at = observed.last_seen().max(*at);
+    }
+    heard
 }

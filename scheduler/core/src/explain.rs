@@ -1,5 +1,6 @@
 //! Why a job is where it is, for people. The rules are the planner's own.
 
+use crate::plan::doors::Doors;
 use crate::plan::{Hints, feasible};
 use crate::queue::Shape;
 use crate::state::{Executor, Job, State};
@@ -22,11 +23,11 @@ const LOST: &str = "it is lost";
 /// What each live executor has against the job.
 fn refusals(state: &State, hints: &Hints, job: &Job) -> Vec<Refusal> {
     let shape = Shape::of(&job.spec);
+    let doors = Doors::of(state, hints);
     let refused = state.executors.iter().filter(|(_, e)| e.is_alive()).filter_map(|(id, e)| {
-        let because = if hints.avoid.contains(id) {
-            "it is silent, degraded or going".to_owned()
-        } else {
-            feasible::fits(&shape, &e.registration, &e.free()).err()?.to_string()
+        let because = match doors.closed(*id, &e.registration) {
+            Some(closed) => closed.to_string(),
+            None => feasible::fits(&shape, &e.registration, &e.free()).err()?.to_string(),
         };
         Some(refusal(e, because))
     });

@@ -3,10 +3,13 @@
 //! Folding cannot refuse: what is in the log has happened. An event that does not fit the state means that the log
 //! or this program is broken; the caller stops, and names the sequence.
 
-use crate::state::{Executor, Index, Job, Loss, Placed, Recovering, Recovery, STOP_CONFIRMATION, State, StopOrder};
+use crate::queue::Turn;
+use crate::state::{
+    Drain, Executor, Index, Job, Loss, Placed, Recovering, Recovery, STOP_CONFIRMATION, State, StopOrder,
+};
 use outlive_schemas::checkpoint::Checkpoint;
 use outlive_schemas::command::Stop;
-use outlive_schemas::event::{self, Envelope, Event};
+use outlive_schemas::event::{self, Cause, Envelope, Event};
 use outlive_schemas::executor::Registration;
 use outlive_schemas::id::{Attempt, CheckpointNumber, ExecutorId, JobId, JobVersion, Sequence};
 use outlive_schemas::limits;
@@ -24,6 +27,9 @@ pub struct FoldError {
     pub what: &'static str,
 }
 
+/// What was lost longer ago was not lost with the zone. An executor is silent for some seconds before it counts as
+/// lost, and a zone is seen to be lost some seconds after that.
+const LOST_WITH_ZONE_MAX: Millis = Millis::secs(15);
 /// Lost executors that are kept for people to see.
 const LOST_EXECUTORS_SHOWN: usize = 1_000;
 
@@ -34,7 +40,31 @@ pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(),
     let applied = match &envelope.event {
         Event::TermStarted(e) => term_started(state, at, e),
         Event::ExecutorJoined(e) => executor_joined(state, at, e),
-        Event::ExecutorLost(e) => executor_lost(state, e),
+        Event::ExecutorLost(e) => executor_lost(state, at, e),
+        Event::ExecutorDraining(e) => {
+            state.drained_executors.insert(e.name.clone(), Drain { since: at, deadline: e.deadline });
+            Ok(())
+        }
+        Event::ExecutorUndrained(e) => {
+            state.drained_executors.remove(&e.name);
+            Ok(())
+        }
+        Event::ZoneDraining(e) => {
+            state.drained_zones.insert(e.zone.clone(), Drain { since: at, deadline: e.deadline });
+            Ok(())
+        }
+        Event::ZoneUndrained(e) => {
+            state.drained_zones.remove(&e.zone);
+            Ok(())
+        }
+        Event::ZoneLost(e) => {
+            zone_lost(state, at, e);
+            Ok(())
+        }
+        Event::ZoneSteady(e) => {
+            state.lost_zones.remove(&e.zone);
+            Ok(())
+        }
         Event::JobSubmitted(e) => job_submitted(state, seq, at, e),
         Event::JobDeleted(e) => job_deleted(state, e),
         Event::JobErased(e) => {
@@ -48,7 +78,7 @@ pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(),
             state.collection_held_until = e.until;
             Ok(())
         }
-        Event::JobPlaced(e) => job_placed(state, seq, e),
+        Event::JobPlaced(e) => job_placed(state, seq, at, e),
         Event::AttemptStarted(e) => change(state, e.job, seq, |job| attempt_started(job, e)),
         Event::JobRestarting(e) => job_restarting(state, seq, e),
         Event::CancelRequested(e) => change(state, e.job, seq, |job| cancel_requested(job, at, e)),
@@ -124,9 +154,9 @@ fn executor_joined(state: &mut State, at: Timestamp, registration: &Registration
     }
 }
 
-fn executor_lost(state: &mut State, e: &event::ExecutorLost) -> Applied {
+fn executor_lost(state: &mut State, at: Timestamp, e: &event::ExecutorLost) -> Applied {
     let executor = state.executors.get_mut(&e.executor).ok_or("there is no such executor")?;
-    executor.lost = Some(Loss { reason: e.reason, last_seen: e.last_seen });
+    executor.lost = Some(Loss { reason: e.reason, last_seen: e.last_seen, at });
     if !executor.attempts.is_empty() {
         state.index.to_evict.insert(e.executor);
     }
@@ -136,6 +166,24 @@ fn executor_lost(state: &mut State, e: &event::ExecutorLost) -> Applied {
         oldest.map(|id| state.executors.remove(&id));
     }
     Ok(())
+}
+
+/// Jobs that were taken off the zone's executors one by one and are not up again were lost with the zone.
+fn zone_lost(state: &mut State, at: Timestamp, e: &event::ZoneLost) {
+    state.lost_zones.insert(e.zone.clone(), at);
+    let waiting = state.index.queue.lines().filter(|(turn, ..)| *turn == Turn::Recovering);
+    let mut ids: Vec<JobId> = waiting.flat_map(|(_, _, jobs)| jobs.iter().map(|(_, id)| *id)).collect();
+    ids.extend(state.executors.values().flat_map(|executor| executor.attempts.iter().copied()));
+    for id in ids {
+        let recovering = state.jobs.get_mut(&id).and_then(|job| job.recovering.as_mut());
+        if let Some(recovering) = recovering.filter(|recovering| {
+            recovering.cause == Cause::ExecutorLost
+                && recovering.from_zone.as_ref() == Some(&e.zone)
+                && at.since(recovering.lost_at) <= LOST_WITH_ZONE_MAX
+        }) {
+            recovering.cause = Cause::ZoneLost;
+        }
+    }
 }
 
 fn job_submitted(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobSubmitted) -> Applied {
@@ -192,7 +240,7 @@ fn job_deleted(state: &mut State, e: &event::JobDeleted) -> Applied {
     Ok(())
 }
 
-fn job_placed(state: &mut State, seq: Sequence, e: &event::JobPlaced) -> Applied {
+fn job_placed(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobPlaced) -> Applied {
     let executor = state.executors.get_mut(&e.executor).ok_or("there is no such executor")?;
     change_placed(&mut state.jobs, &mut state.index, e.job, seq, |job| {
         if !job.is_queued() || e.attempt != job.attempt.next() {
@@ -200,7 +248,7 @@ fn job_placed(state: &mut State, seq: Sequence, e: &event::JobPlaced) -> Applied
         }
         job.status = Status::Starting;
         job.attempt = e.attempt;
-        job.placement = Some(Placed { executor: e.executor, at: seq, restore: e.restore });
+        job.placement = Some(Placed { executor: e.executor, at: seq, restore: e.restore, since: at });
         job.last_host = Some((e.name.clone(), e.zone.clone()));
         job.attempt_started_at = None;
         executor.allocated += job.need();
@@ -256,6 +304,9 @@ fn started(job: &mut Job, at: Timestamp) {
 
 /// Takes a job off its executor.
 fn release(executors: &mut BTreeMap<ExecutorId, Executor>, index: &mut Index, id: JobId, job: &mut Job) {
+    if let Some(by) = job.start_by() {
+        index.starting.remove(&(by, id));
+    }
     let Some(placed) = job.placement.take() else { return };
     let Some(executor) = executors.get_mut(&placed.executor) else { return };
     executor.allocated -= job.need();

@@ -14,6 +14,7 @@ pub mod retention;
 pub mod referenced;
 pub mod detect;
 pub mod plan;
+pub mod evacuate;
 pub mod explain;
 pub mod view;
 pub mod invariant;

@@ -3,11 +3,13 @@
 //! The planner sees the state as it is and keeps its own account of the room it gives away in this round. What it
 //! proposes is checked again, by the same rules, when it is turned into events.
 
+pub mod doors;
 pub mod feasible;
 mod rank;
 
 use crate::queue::Shape;
 use crate::state::{Executor, Job, State};
+use doors::Doors;
 use outlive_schemas::executor::Capacity;
 use outlive_schemas::id::{Attempt, ExecutorId, JobId, Zone};
 use outlive_schemas::time::Timestamp;
@@ -103,7 +105,9 @@ impl<'a> Fleet<'a> {
     fn of(state: &'a State, hints: &Hints) -> Fleet<'a> {
         let mut fleet = Fleet { hosts: Vec::with_capacity(state.executors.len()), zones: Vec::new() };
         let mut numbers: BTreeMap<&Zone, usize> = BTreeMap::new();
-        for (&id, executor) in state.executors.iter().filter(|(id, e)| e.is_alive() && !hints.avoid.contains(id)) {
+        let doors = Doors::of(state, hints);
+        let open = |id: &ExecutorId, e: &Executor| e.is_alive() && doors.closed(*id, &e.registration).is_none();
+        for (&id, executor) in state.executors.iter().filter(|(id, e)| open(id, e)) {
             let zone = *numbers.entry(&executor.registration.zone).or_insert_with(|| {
                 fleet.zones.push(Load::default());
                 fleet.zones.len() - 1

@@ -15,7 +15,8 @@ use outlive_schemas::error::Rejection;
 use outlive_schemas::event::{Cause, TermStarted};
 use outlive_schemas::executor::{Capacity, Registration};
 use outlive_schemas::id::{
-    Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, JobName, JobRef, JobVersion, Namespace, Sequence, Zone,
+    Attempt, CheckpointNumber, ExecutorId, ExecutorName, ExecutorRef, JobId, JobName, JobRef, JobVersion, Namespace,
+    Sequence, Zone,
 };
 use outlive_schemas::job::JobSpec;
 use outlive_schemas::message::AttemptDigest;
@@ -37,6 +38,13 @@ pub struct State {
     /// Boxed, for a map's nodes are half empty where keys rise: large values in them would double the memory.
     pub jobs: BTreeMap<JobId, Box<Job>>,
     pub executors: BTreeMap<ExecutorId, Executor>,
+    /// What operators want emptied, and zones that were lost and are not steady yet.
+    #[serde(default)]
+    pub drained_executors: BTreeMap<ExecutorName, Drain>,
+    #[serde(default)]
+    pub drained_zones: BTreeMap<Zone, Drain>,
+    #[serde(default)]
+    pub lost_zones: BTreeMap<Zone, Timestamp>,
     /// Requests that left nothing behind by which to know them again, oldest first.
     pub(crate) spent_requests: VecDeque<(Namespace, CompactString)>,
     /// Deleted jobs whose remains may not all be erased yet.
@@ -68,6 +76,8 @@ pub(crate) struct Index {
     pub stopping: BTreeSet<(Timestamp, JobId)>,
     /// Jobs that are over and may be forgotten, by when they ended.
     pub finished: BTreeSet<(Timestamp, JobId)>,
+    /// Jobs that are being started, by when that must have happened.
+    pub starting: BTreeSet<(Timestamp, JobId)>,
     /// Lost executors that still hold attempts.
     pub to_evict: BTreeSet<ExecutorId>,
     /// Specifications and results held in memory.
@@ -120,6 +130,17 @@ pub struct Placed {
     /// The commit that says so.
     pub at: Sequence,
     pub restore: Option<CheckpointNumber>,
+    /// When that was.
+    #[serde(default)]
+    pub since: Timestamp,
+}
+
+/// Something that operators want emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    pub since: Timestamp,
+    /// What could not be given back with its state by then is taken off without.
+    pub deadline: Timestamp,
 }
 
 /// A recovery under way.
@@ -168,10 +189,18 @@ pub struct Executor {
 pub struct Loss {
     pub reason: LossReason,
     pub last_seen: Timestamp,
+    /// When it was taken for lost.
+    #[serde(default)]
+    pub at: Timestamp,
 }
 
 /// How long after its grace an executor may take to confirm a stop.
 pub(crate) const STOP_CONFIRMATION: Millis = Millis::secs(30);
+/// How long after a drain's deadline an executor may take to say that it has given an attempt back.
+pub const RELEASE_CONFIRMATION: Millis = Millis::secs(30);
+/// What a start may take beyond the time that its job grants a checkpoint, which goes the same way. An executor tries a
+/// state that is out of reach for about a minute and a half.
+const START_EXTRA: Millis = Millis::minutes(2);
 
 impl Job {
     /// The name it goes by.
@@ -201,6 +230,12 @@ impl Job {
     /// The checkpoint that the next attempt starts from.
     pub fn restorable(&self) -> Option<CheckpointRef> {
         self.checkpoints.last().map(CheckpointRef::from)
+    }
+
+    /// By when its newest attempt must have been started; afterwards it is tried elsewhere.
+    pub fn start_by(&self) -> Option<Timestamp> {
+        let placed = self.placement.filter(|_| self.status == Status::Starting)?;
+        Some(placed.since + self.spec.checkpoint.timeout + START_EXTRA)
     }
 
     pub(crate) fn need(&self) -> Capacity {
@@ -325,6 +360,34 @@ impl State {
         self.index.counts.iter().filter(|(status, _)| !status.is_final()).map(|(_, n)| n).sum()
     }
 
+    /// The drain that an executor is under, its own or its zone's; of two the one that ends sooner.
+    pub fn drain_of(&self, executor: &Registration) -> Option<Drain> {
+        let own = self.drained_executors.get(&executor.name);
+        let zone = self.drained_zones.get(&executor.zone);
+        own.into_iter().chain(zone).min_by_key(|drain| drain.deadline).copied()
+    }
+
+    /// Jobs that are being started, by when that must have happened.
+    pub fn starting(&self) -> impl Iterator<Item = (Timestamp, JobId)> + '_ {
+        self.index.starting.iter().copied()
+    }
+
+    /// The executor that a request means. A name means the one that lives, or else the one that was lost last.
+    pub fn resolve_executor(&self, executor: &ExecutorRef) -> Result<(ExecutorId, &Executor), Rejection> {
+        let found = match executor {
+            ExecutorRef::Id(id) => self.executors.get(id).map(|found| (*id, found)),
+            ExecutorRef::Name(name) => {
+                let namesakes = self.executors.iter().filter(|(_, e)| e.registration.name == *name);
+                namesakes.max_by_key(|(id, e)| (e.is_alive(), **id)).map(|(id, found)| (*id, found))
+            }
+        };
+        found.ok_or_else(|| Rejection::not_found(format_args!("executor `{executor}`")))
+    }
+
+    pub fn knows_zone(&self, zone: &Zone) -> bool {
+        self.executors.values().any(|e| e.registration.zone == *zone)
+    }
+
     /// The live executor of that name.
     pub fn alive_named(&self, name: &ExecutorName) -> Option<(ExecutorId, &Executor)> {
         self.executors.iter().find(|(_, e)| e.is_alive() && e.registration.name == *name).map(|(id, e)| (*id, e))
@@ -434,6 +497,9 @@ impl Index {
         if let Some(at) = job.expirable() {
             self.finished.insert((at, id));
         }
+        if let Some(by) = job.start_by() {
+            self.starting.insert((by, id));
+        }
     }
 
     pub fn leave_status(&mut self, id: JobId, job: &Job) {
@@ -452,6 +518,9 @@ impl Index {
         }
         if let Some(at) = job.expirable() {
             self.finished.remove(&(at, id));
+        }
+        if let Some(by) = job.start_by() {
+            self.starting.remove(&(by, id));
         }
     }
 }

@@ -15,6 +15,8 @@ mod restore;
 mod executor;
 mod place;
 mod planner;
+mod drain;
+mod zones;
 mod why;
 mod views;
 mod detector;

@@ -2,12 +2,22 @@
 
 use crate::state::State;
 use outlive_schemas::command::Command;
+use outlive_schemas::event::Cause;
 use outlive_schemas::time::Timestamp;
 
 /// Commands that are due, at most `limit`.
 pub fn due(state: &State, now: Timestamp, limit: usize) -> Vec<Command> {
-    let given_up = state.index.stopping.iter().take_while(|(at, _)| *at <= now).take(limit);
-    given_up
-        .filter_map(|(_, id)| state.jobs.get(id).map(|job| Command::AbandonAttempt { job: *id, attempt: job.attempt }))
-        .collect()
+    let job = |id| state.jobs.get(&id);
+    let given_up = state
+        .index
+        .stopping
+        .iter()
+        .take_while(|(at, _)| *at <= now)
+        .filter_map(|(_, id)| job(*id).map(|job| Command::AbandonAttempt { job: *id, attempt: job.attempt }));
+    let late = state.index.starting.iter().take_while(|(by, _)| *by <= now).filter_map(|(_, id)| {
+        // One that must never run twice waits for its executor, which is told to let it go.
+        let job = job(*id).filter(|job| !job.spec.exclusive)?;
+        Some(Command::WithdrawAttempt { job: *id, attempt: job.attempt, cause: Cause::Timeout })
+    });
+    given_up.chain(late).take(limit).collect()
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::submission::{Operation, Raw, parse};
+use outlive_schemas::event::Cause;
 use outlive_schemas::executor::{Capacity, DriverKind};
 use outlive_schemas::message::{AttemptDigest, Ended, Health, News, Outcome, Report};
 use outlive_schemas::view::Status;
@@ -44,6 +45,14 @@ impl Machine {
 
     fn ask(&mut self, operation: Operation, body: &str, request_id: Option<&str>) -> Vec<Output> {
         let raw = Raw { operation, namespace: "default", request_id, actor: None, body: body.as_bytes() };
+        let request = parse(raw, Format::Json).expect("a valid request");
+        self.asked += 1;
+        let to = ReplyTo { number: self.asked, format: Format::Json };
+        self.input(Input::Request { request, to })
+    }
+
+    fn ask_system(&mut self, operation: Operation, body: &str) -> Vec<Output> {
+        let raw = Raw { operation, namespace: "sys", request_id: None, actor: None, body: body.as_bytes() };
         let request = parse(raw, Format::Json).expect("a valid request");
         self.asked += 1;
         let to = ReplyTo { number: self.asked, format: Format::Json };
@@ -101,6 +110,7 @@ impl Machine {
             held: 0,
             health: Health::default(),
             leaving: false,
+            degraded: None,
         }))
     }
 }
@@ -460,4 +470,147 @@ fn who_comes_from_before_a_restore_begins_anew() {
     let out = m.beat(Sequence(1_000_000), AttemptDigest::default());
     assert!(!out.iter().any(|o| matches!(o, Output::Resign(_))), "what it saw was another log");
     assert!(out.iter().any(|o| matches!(o, Output::Order { order: ToExecutor { order: Order::Dismiss, .. }, .. })));
+}
+
+fn released(out: &[Output]) -> Vec<(JobId, Cause)> {
+    let orders = out.iter().filter_map(|o| match o {
+        Output::Order { order: ToExecutor { order: Order::Release(list), .. }, .. } => Some(list),
+        _ => None,
+    });
+    orders.flatten().map(|release| (release.job, release.cause)).collect()
+}
+
+#[test]
+fn a_drain_is_durable_before_anything_is_given_back_and_repeated_until_it_is() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    m.ask(Operation::Submit, PROCESS, None);
+    let (job, attempt) = assigned(&m.settle())[0];
+    m.report(vec![Report { job, attempt, age_ms: 0, news: News::Started }]);
+    m.settle();
+    assert!(m.ask_system(Operation::DrainExecutor, r#"{"executor":"executor-a-1","deadline":"1m"}"#).is_empty());
+    assert!(released(&m.turn()).is_empty());
+    let out = m.appended();
+    let [Answer::Executor(view)] = answers(&out)[..] else { panic!("{out:?}") };
+    assert_eq!((view.state, view.running), (outlive_schemas::view::ExecutorState::Draining, 1));
+    assert!(view.reason.as_ref().is_some_and(|reason| reason.contains("1 attempts")), "{:?}", view.reason);
+    assert_eq!(released(&out), [(job, Cause::Drain)]);
+    m.now = m.now + Millis(1_000);
+    assert_eq!(released(&m.turn()), [(job, Cause::Drain)]);
+
+    // Given back with its state, it waits for somebody else.
+    let given_back = outlive_schemas::message::Released { cause: Cause::Drain, checkpoint: None, fault: None };
+    let over = Ended { outcome: Outcome::Released(given_back), ran_ms: Some(1), result: None };
+    m.report(vec![Report { job, attempt, age_ms: 0, news: News::Ended(over) }]);
+    m.settle();
+    assert_eq!(m.leader.state().jobs[&job].status, Status::Restarting);
+    m.now = m.now + Millis(1_000);
+    assert!(released(&m.turn()).is_empty());
+    // Whoever is unknown is not drained; and taken back, it gets the job again.
+    let out = m.ask_system(Operation::DrainZone, r#"{"zone":"x"}"#);
+    let [Answer::Rejected(rejection)] = answers(&out)[..] else { panic!("{out:?}") };
+    assert_eq!(rejection.code, ErrorCode::NotFound);
+    m.input(Input::OwnBeat);
+    let seq = m.leader.acked();
+    m.beat(seq, AttemptDigest::default());
+    m.ask_system(Operation::UndrainExecutor, r#"{"executor":"executor-a-1"}"#);
+    assert_eq!(assigned(&m.settle()).iter().map(|(job, _)| *job).collect::<Vec<_>>(), [job]);
+}
+
+#[test]
+fn what_must_never_run_twice_waits_until_the_lease_is_certainly_over() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    m.ask(Operation::Submit, r#"{"driver":{"process":{"command":["x"]}},"name":"p","exclusive":true}"#, None);
+    let (job, attempt) = assigned(&m.settle())[0];
+    m.report(vec![Report { job, attempt, age_ms: 0, news: News::Started }]);
+    m.settle();
+    let registration = m.leader.state().executors[&EXECUTOR].registration.clone();
+    m.now = m.now + Millis(5_000);
+    m.input(Input::OwnBeat);
+    for _ in 0..2 {
+        m.input(Input::Probed { executor: EXECUTOR, found: Probed::NobodyThere });
+    }
+    m.settle();
+    assert!(m.leader.state().executors[&EXECUTOR].lost.is_some());
+    // A frozen executor's lease can be kept alive by nobody, but a cut-off one keeps its own: it is still there.
+    for _ in 0..60 {
+        m.now = m.now + Millis(1_000);
+        m.input(Input::OwnBeat);
+        m.input(Input::Registered(vec![registration.clone()]));
+        m.settle();
+        assert_eq!(m.leader.state().jobs[&job].status, Status::Running);
+    }
+    m.input(Input::Registered(Vec::new()));
+    m.settle();
+    assert_eq!(m.leader.state().jobs[&job].status, Status::Restarting);
+}
+
+#[test]
+fn a_zone_whose_last_executor_is_gone_is_lost_if_nobody_answers_there() {
+    for (found, cause) in [(Probed::Here, Cause::ExecutorLost), (Probed::NobodyThere, Cause::ZoneLost)] {
+        let mut m = machine(WitnessMode::Interval).with_executor(10);
+        m.ask(Operation::Submit, PROCESS, None);
+        let (job, attempt) = assigned(&m.settle())[0];
+        m.report(vec![Report { job, attempt, age_ms: 0, news: News::Started }]);
+        m.settle();
+        m.now = m.now + Millis(5_000);
+        m.input(Input::OwnBeat);
+        m.now = m.now + Millis(500);
+        m.input(Input::OwnBeat);
+        let asked = m.turn().iter().any(|o| matches!(o, Output::ProbeZone(zone) if zone.as_str() == "a"));
+        assert!(asked, "the zone is asked along with its executor");
+        m.input(Input::ZoneProbed { zone: "a".parse().expect("a zone"), found });
+        for _ in 0..2 {
+            m.input(Input::Probed { executor: EXECUTOR, found: Probed::NobodyThere });
+        }
+        m.settle();
+        let recovering = m.leader.state().jobs[&job].recovering.as_ref().expect("it recovers");
+        assert_eq!(recovering.cause, cause);
+    }
+}
+
+#[test]
+fn an_executor_that_is_not_well_is_spared_unless_there_is_none_better() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    let seq = m.leader.acked();
+    m.input(Input::OwnBeat);
+    let sick = Heartbeat {
+        executor: EXECUTOR,
+        name: "executor-a-1".parse().expect("a name"),
+        seq_seen: seq,
+        term_seen: TERM,
+        digest: AttemptDigest::default(),
+        held: 0,
+        health: Health::default(),
+        leaving: false,
+        degraded: Some("a slow disk".into()),
+    };
+    m.input(Input::Beat(sick.clone()));
+    let views = m.leader.watch().executors(m.leader.state(), m.now);
+    assert_eq!(views[0].state, outlive_schemas::view::ExecutorState::Degraded);
+    assert_eq!(views[0].reason.as_deref(), Some("a slow disk"));
+    // The only one there is gets the job all the same, and is not emptied into nothing.
+    m.ask(Operation::Submit, PROCESS, None);
+    let out = m.settle();
+    assert_eq!(assigned(&out).len(), 1);
+    m.now = m.now + Millis(1_000);
+    m.input(Input::OwnBeat);
+    m.input(Input::Beat(sick.clone()));
+    assert!(released(&m.settle()).is_empty());
+
+    let better = ExecutorId(uuid::Uuid::from_u128(2));
+    let first = m.leader.state().executors[&EXECUTOR].registration.clone();
+    let second = Registration {
+        id: better,
+        name: "executor-b-1".parse().expect("a name"),
+        zone: "b".parse().expect("a zone"),
+        ..first.clone()
+    };
+    m.input(Input::Registered(vec![first, second]));
+    m.settle();
+    m.now = m.now + Millis(1_000);
+    m.input(Input::OwnBeat);
+    m.input(Input::Beat(sick.clone()));
+    m.input(Input::Beat(Heartbeat { executor: better, degraded: None, ..sick }));
+    let out = m.settle();
+    assert_eq!(released(&out).iter().map(|(_, cause)| *cause).collect::<Vec<_>>(), [Cause::HostDegraded]);
 }

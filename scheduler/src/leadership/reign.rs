@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use outlive_schemas::codec::pack;
 use outlive_schemas::event::{Envelope, Event, TermStarted};
-use outlive_schemas::id::{ExecutorId, Sequence, Term};
+use outlive_schemas::id::{ExecutorId, Sequence, Term, Zone};
 use outlive_schemas::message::LeaderBeat;
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::trace::Step;
@@ -213,7 +213,8 @@ impl<'a> Reign<'a> {
         let identity = Identity { scheduler: config.name.clone(), zone: config.zone.clone(), term: self.term };
         let seed = getrandom::u64().unwrap_or(now.0);
         let mut leader = Leader::new(identity, journal, Ids::new(seed), now, config.log.witness)
-            .with_retention(config.retention.rules());
+            .with_retention(config.retention.rules())
+            .settling_for(config.zone_settle);
         if self.scheduler.tracer.is_on() {
             leader.trace_all();
         }
@@ -336,9 +337,7 @@ impl Loop<'_> {
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
             }
             let now = self.now();
-            let connected =
-                self.reign.stores.nats.client.connection_state() == async_nats::connection::State::Connected;
-            self.reign.scheduler.readiness.leads(self.leader.append_since().map(|at| now.since(at).into()), connected);
+            self.reign.scheduler.readiness.leads(self.leader.append_since().map(|at| now.since(at).into()));
             let mut out = Vec::new();
             for input in first.drain(..).chain(then.drain(..)) {
                 self.leader.input(input, now, &mut out);
@@ -361,6 +360,7 @@ impl Loop<'_> {
             match output {
                 Output::Append(append) => self.append(append),
                 Output::Probe(executor) => self.probe(executor),
+                Output::ProbeZone(zone) => self.probe_zone(zone),
                 Output::ReadRegistry => self.read_registry(),
                 Output::Witness(witness) => self.witness(witness),
                 Output::Span(span) => self.trace(span),
@@ -418,13 +418,16 @@ impl Loop<'_> {
     fn probe(&mut self, executor: ExecutorId) {
         let (client, own) = (self.reign.stores.nats.client.clone(), self.inbox.own.clone());
         self.tasks.spawn(async move {
-            let request = async_nats::Request::new().timeout(Some(PROBE_TIMEOUT));
-            let found = match client.send_request(subject::executor_probe(executor), request).await {
-                Ok(_) => Probed::Here,
-                Err(error) if error.kind() == RequestErrorKind::NoResponders => Probed::NobodyThere,
-                Err(_) => Probed::Silent,
-            };
+            let found = ask(&client, subject::executor_probe(executor)).await;
             own.send(Input::Probed { executor, found }).await.ok();
+        });
+    }
+
+    fn probe_zone(&mut self, zone: Zone) {
+        let (client, own) = (self.reign.stores.nats.client.clone(), self.inbox.own.clone());
+        self.tasks.spawn(async move {
+            let found = ask(&client, subject::zone_probe(&zone)).await;
+            own.send(Input::ZoneProbed { zone, found }).await.ok();
         });
     }
 
@@ -478,8 +481,17 @@ async fn clear_bridge(stores: Stores, term: Term, drained: Vec<Sequence>) {
     }
 }
 
-/// Says "here" to whoever asks whether this leader is still there.
-async fn answer_probes(stores: Stores, subject: String) {
+async fn ask(client: &async_nats::Client, subject: String) -> Probed {
+    let request = async_nats::Request::new().timeout(Some(PROBE_TIMEOUT));
+    match client.send_request(subject, request).await {
+        Ok(_) => Probed::Here,
+        Err(error) if error.kind() == RequestErrorKind::NoResponders => Probed::NobodyThere,
+        Err(_) => Probed::Silent,
+    }
+}
+
+/// Says "here" to whoever asks whether this scheduler is still there.
+pub(super) async fn answer_probes(stores: Stores, subject: String) {
     let client = &stores.nats.client;
     let Ok(mut probes) = client.subscribe(subject).await else { return };
     while let Some(probe) = probes.next().await {

@@ -186,5 +186,6 @@ fn heartbeat(host: &Host, seq_seen: Sequence) -> Heartbeat {
         held: host.held.len() as u32,
         health: Health { memory_available_bytes: CAPACITY.memory_bytes, ..Health::default() },
         leaving: false,
+        degraded: None,
     }
 }

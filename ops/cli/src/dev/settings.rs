@@ -222,7 +222,8 @@ impl Settings<'_> {
         let Capacity { cpu_millis, memory } = self.capacity;
         format!(
             "[executor]\nname = {}\nlisten = {}\ndata_dir = {}\n\
-             capacity = {{ cpu_millis = {cpu_millis}, memory = {}, slots = {} }}\n",
+             capacity = {{ cpu_millis = {cpu_millis}, memory = {}, slots = {} }}\n\
+             drain_timeout = \"6s\"\n",
             quoted(&member.name),
             quoted(&listen),
             quoted(&data),

@@ -23,7 +23,7 @@ pub async fn run(_: ListArgs, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn table(executors: &[ExecutorView]) -> Table {
+pub(super) fn table(executors: &[ExecutorView]) -> Table {
     let mut table = Table::new(&[
         "NAME",
         "ID",

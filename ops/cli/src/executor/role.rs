@@ -44,6 +44,7 @@ fn config_of(settings: Settings) -> Result<ExecutorConfig, Failure> {
             labels: section.labels,
             shim: section.shim,
             drain_timeout: section.drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
+            health: section.health,
         },
     };
     config.validate().map_err(|e| Failure::usage(e.to_string()))?;

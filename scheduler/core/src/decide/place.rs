@@ -20,6 +20,9 @@ pub(super) fn place(
         return Err(Refusal::Stale);
     }
     let host = state.executors.get(&executor).filter(|e| e.is_alive()).ok_or(Refusal::Stale)?;
+    if state.drain_of(&host.registration).is_some() {
+        return Err(Refusal::Stale);
+    }
     feasible::fits(&Shape::of(&job.spec), &host.registration, &host.free()).map_err(|_| Refusal::Stale)?;
     let placed = JobPlaced {
         job: id,

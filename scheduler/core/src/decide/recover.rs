@@ -2,11 +2,13 @@
 
 use super::stop::cancelled;
 use super::{Refusal, fact};
-use crate::state::{Job, State};
-use outlive_schemas::event::{Cause, Envelope, Event, JobRestarting};
+use crate::state::{Job, RELEASE_CONFIRMATION, State};
+use compact_str::{CompactString, format_compact};
+use outlive_schemas::event::{Cause, Envelope, Event, JobFinished, JobRestarting};
 use outlive_schemas::id::{Attempt, JobId};
 use outlive_schemas::job::{JobKind, Restart};
 use outlive_schemas::time::{Millis, Timestamp};
+use outlive_schemas::view::Status;
 
 /// Takes a job off a lost executor. That is not the job's fault: no delay, and no failure is counted.
 pub(super) fn evict(
@@ -26,11 +28,10 @@ pub(super) fn evict(
         job: id,
         attempt,
         cause,
-        reason: compact_str::format_compact!(
-            "executor {} was lost: {}",
-            executor.registration.name,
-            loss.reason.as_str()
-        ),
+        reason: match cause {
+            Cause::ZoneLost => format_compact!("zone {} was lost", executor.registration.zone),
+            _ => format_compact!("executor {} was lost: {}", executor.registration.name, loss.reason.as_str()),
+        },
         exit_code: None,
         failures: job.failures,
         // Its executor may have been silent since before the job came.
@@ -38,6 +39,68 @@ pub(super) fn evict(
         next_try_at: now,
     };
     Ok(fact(now, Event::JobRestarting(event)))
+}
+
+/// Takes a job off an executor that is there. What is left of the attempt there is fenced by its number, and the
+/// executor is told to end it; but until it has, both may run, so a job that must never run twice waits on.
+pub(super) fn withdraw(
+    state: &State,
+    id: JobId,
+    attempt: Attempt,
+    cause: Cause,
+    now: Timestamp,
+) -> Result<Vec<Envelope>, Refusal> {
+    let job = state.jobs.get(&id).ok_or(Refusal::Stale)?;
+    let placed = job.placement.filter(|_| job.attempt == attempt && job.stop.is_none()).ok_or(Refusal::Stale)?;
+    let executor = state.executors.get(&placed.executor).filter(|e| e.is_alive()).ok_or(Refusal::Stale)?;
+    if job.spec.exclusive {
+        return Err(Refusal::Stale);
+    }
+    let name = &executor.registration.name;
+    if cause == Cause::Timeout {
+        job.start_by().filter(|by| *by <= now).ok_or(Refusal::Stale)?;
+        let waited = now.since(placed.since);
+        let reason = format_compact!("executor {name} has not started it within {waited}");
+        return Ok(failed(id, job, Cause::Timeout, reason, now));
+    }
+    let drain = state.drain_of(&executor.registration).ok_or(Refusal::Stale)?;
+    if now < drain.deadline + RELEASE_CONFIRMATION {
+        return Err(Refusal::Stale);
+    }
+    let event = JobRestarting {
+        job: id,
+        attempt,
+        cause,
+        reason: format_compact!("executor {name} is drained, and has not given it back in time"),
+        exit_code: None,
+        failures: job.failures,
+        lost_at: now,
+        next_try_at: now,
+    };
+    Ok(fact(now, Event::JobRestarting(event)))
+}
+
+/// An attempt failed before it began: another follows after a delay, unless it was the last.
+fn failed(id: JobId, job: &Job, cause: Cause, reason: CompactString, now: Timestamp) -> Vec<Envelope> {
+    let Failures { counted, in_a_row } = failures_with_this(job, None);
+    let (attempt, exit_code) = (job.attempt, None);
+    if let Some(max) = job.spec.max_attempts().filter(|max| counted >= *max) {
+        let reason = Some(format_compact!("{reason}; {counted} of {max} attempts failed"));
+        let status = Status::Failed;
+        let finished = JobFinished { job: id, attempt, status, reason, exit_code, started_at: None, result: None };
+        return fact(now, Event::JobFinished(finished));
+    }
+    let restarting = JobRestarting {
+        job: id,
+        attempt,
+        cause,
+        reason,
+        exit_code,
+        failures: counted,
+        lost_at: now,
+        next_try_at: now + backoff(&job.spec.restart, in_a_row, id, attempt),
+    };
+    fact(now, Event::JobRestarting(restarting))
 }
 
 /// How many attempts have failed by the job's own doing, this one included.

@@ -103,7 +103,8 @@ fn ended(id: JobId, job: &Job, ended: Ended, happened: Timestamp, now: Timestamp
         Outcome::RestoreFailed { number, ref reason } if job.checkpoints.iter().any(|c| c.number == number) => {
             return restore_failed(id, job, number, reason.clone(), happened, now);
         }
-        Outcome::Released(given_back) => {
+        // One that was not started in time failed.
+        Outcome::Released(given_back) if !given_back.cause.is_own_doing() => {
             let mut events = started_first(id, job, started_at, now);
             events.extend(released(id, job, given_back, happened, now));
             return events;
@@ -190,7 +191,7 @@ fn read(outcome: &Outcome) -> Verdict {
             (Cause::ProcessExit, format_compact!("its result was refused: {reason}"), Some(0))
         }
         Outcome::RestoreFailed { reason, .. } => (Cause::ProcessExit, reason.clone(), None),
-        Outcome::Released(released) => (released.cause, "given back".into(), None),
+        Outcome::Released(released) => (released.cause, "it was not started in time".into(), None),
     };
     Verdict { cause, reason, exit_code }
 }

@@ -2,7 +2,8 @@
 
 use super::scene::*;
 use crate::detect::{
-    GONE_PROBES, OWN_BEAT_WITHIN, Observations, Observed, PROBE_AFTER, PROBE_INTERVAL, SILENT_AFTER, Verdict, detect,
+    GONE_PROBES, OWN_BEAT_WITHIN, Observations, Observed, PROBE_AFTER, PROBE_INTERVAL, SILENT_AFTER, SUSPECT_AFTER,
+    Verdict, detect,
 };
 use outlive_schemas::command::LossReason;
 use outlive_schemas::id::ExecutorId;
@@ -56,6 +57,9 @@ fn a_late_beat_is_probed_for_and_not_too_often() {
     change(&mut observations, A, |a| a.last_probe = Some(at(451)));
     assert_eq!(judged(&observations, 451 + PROBE_INTERVAL.0 - 1), []);
     assert_eq!(judged(&observations, 451 + PROBE_INTERVAL.0), [Verdict::Probe(A)]);
+    // It is asked before it is suspected, which costs it work.
+    let suspect = |ms| observations.executors[&A].is_suspect(at(ms));
+    assert!(PROBE_AFTER < SUSPECT_AFTER && !suspect(SUSPECT_AFTER.0) && suspect(SUSPECT_AFTER.0 + 1));
     // A beat ends it.
     change(&mut observations, A, |a| a.heard(at(560)));
     assert_eq!(judged(&observations, 600), []);
@@ -74,12 +78,42 @@ fn a_process_that_nobody_listens_for_twice_is_lost_at_once() {
     assert_eq!(judged(&observations, 600), [Verdict::Probe(B)]);
 }
 
+/// Nobody was found there twice, first at that time.
+fn gone(observations: &mut Observations, executor: ExecutorId, since_ms: u64) {
+    change(observations, executor, |e| (e.gone, e.gone_since) = (GONE_PROBES, Some(at(since_ms))));
+}
+
 #[test]
-fn two_processes_killed_in_two_zones_are_both_lost_at_once() {
+fn nobody_anywhere_may_be_a_cut_and_waits_for_leases() {
+    // A leader whose server lost its cluster hears itself, and finds nobody in any other zone.
     let mut observations = watching(&[A, B, C]);
-    change(&mut observations, A, |a| a.gone = 2);
-    change(&mut observations, B, |b| b.gone = 2);
-    assert_eq!(losses(&observations, 600), [(A, LossReason::ProcessGone), (B, LossReason::ProcessGone)]);
+    change(&mut observations, A, |a| a.heard(at(600)));
+    gone(&mut observations, B, 400);
+    gone(&mut observations, C, 420);
+    assert_eq!(losses(&observations, 600), []);
+    // Their leases tell.
+    change(&mut observations, B, |b| b.leased = false);
+    assert_eq!(losses(&observations, 5_000), [(B, LossReason::ProcessGone)]);
+}
+
+#[test]
+fn the_other_zones_are_asked_before_one_is_judged() {
+    // B's process is gone; C's last beat is older than that, though not late.
+    let mut observations = watching(&[A, B, C]);
+    change(&mut observations, A, |a| a.heard(at(410)));
+    change(&mut observations, C, |c| c.heard(at(300)));
+    gone(&mut observations, B, 400);
+    assert_eq!(judged(&observations, 500), [Verdict::Probe(B), Verdict::Probe(C)]);
+    change(&mut observations, C, |c| c.answered(at(501)));
+    assert_eq!(losses(&observations, 501), [(B, LossReason::ProcessGone)]);
+    // Of a zone with several, one that is heard is enough; and one zone alone asks nobody.
+    let mut observations = watching(&[A, A2, B, B2]);
+    gone(&mut observations, A, 400);
+    change(&mut observations, B2, |b| b.heard(at(450)));
+    assert_eq!(losses(&observations, 500), [(A, LossReason::ProcessGone)]);
+    let mut observations = watching(&[A, A2]);
+    gone(&mut observations, A, 400);
+    assert_eq!(losses(&observations, 500), [(A, LossReason::ProcessGone)]);
 }
 
 #[test]
@@ -164,11 +198,6 @@ fn one_silent_zone_does_not_wait() {
     let mut observations = watching(&[A, A2, B]);
     change(&mut observations, B, |b| b.heard(at(1_900)));
     assert_eq!(losses(&observations, 2_000), [(A, LossReason::Silent), (A2, LossReason::Silent)]);
-    // Nor does it where the other zone's process is known to be gone.
-    let mut observations = watching(&[A, B, C]);
-    change(&mut observations, B, |b| b.gone = 2);
-    change(&mut observations, C, |c| c.heard(at(1_900)));
-    assert_eq!(losses(&observations, 2_000), [(A, LossReason::Silent), (B, LossReason::ProcessGone)]);
 }
 
 #[test]
