@@ -124,7 +124,7 @@ pub fn log_tail(log: &Path, lines: usize) -> String {
 
 /// How the log and the blobs are kept says nothing about who talks to whom, so it may be tried out with `dev`.
 fn is_tuning(variable: &str) -> bool {
-    variable.starts_with("OUTLIVE_LOG__") || variable.starts_with("OUTLIVE_BLOBS__")
+    ["OUTLIVE_LOG__", "OUTLIVE_BLOBS__", "OUTLIVE_RETENTION__"].iter().any(|section| variable.starts_with(section))
 }
 
 #[cfg(test)]
@@ -156,7 +156,9 @@ mod tests {
         for variable in ["ETCD_NAME", "NATS_URL", "OUTLIVE_NATS__SERVERS"] {
             assert!(would_configure(variable), "{variable}");
         }
-        for variable in ["OUTLIVE_LOG", "OUTLIVE_LOG__IMAGE_EVERY_EVENTS", "PATH", "HOME__X"] {
+        for variable in
+            ["OUTLIVE_LOG", "OUTLIVE_LOG__IMAGE_EVERY_EVENTS", "OUTLIVE_RETENTION__FINISHED_FOR", "PATH", "HOME__X"]
+        {
             assert!(!would_configure(variable), "{variable}");
         }
     }
