@@ -26,6 +26,8 @@ enum Phase {
     Leading {
         /// Since when an append waits, if one does.
         appending: Option<Instant>,
+        /// Whether anybody can reach it.
+        connected: bool,
     },
 }
 
@@ -67,9 +69,10 @@ impl Readiness {
     }
 
     /// The leader's loop has turned.
-    pub fn leads(&self, append_waits: Option<Duration>) {
+    pub fn leads(&self, append_waits: Option<Duration>, connected: bool) {
         self.pulse.turned();
-        self.set(Phase::Leading { appending: append_waits.and_then(|waits| Instant::now().checked_sub(waits)) });
+        let appending = append_waits.and_then(|waits| Instant::now().checked_sub(waits));
+        self.set(Phase::Leading { appending, connected });
     }
 
     /// Why it is not ready, if it is not.
@@ -87,7 +90,8 @@ impl Readiness {
                 Err(format!("the end of the log was last seen {} s ago", since(at_head).as_secs()))
             }
             Phase::TakingOver(term) => Err(format!("term {term} is won; reading the log to its end")),
-            Phase::Leading { appending: Some(at) } if since(at) > APPEND_MAX => {
+            Phase::Leading { connected: false, .. } => Err("not connected to any NATS server".to_owned()),
+            Phase::Leading { appending: Some(at), .. } if since(at) > APPEND_MAX => {
                 Err(format!("the log has taken no commit for {} s", since(at).as_secs()))
             }
             Phase::Following { .. } | Phase::Leading { .. } => Ok(()),
@@ -130,11 +134,13 @@ mod tests {
         // Reading to the end on the way to the barrier does not make it ready.
         readiness.at_head();
         assert!(readiness.check().is_err());
-        readiness.leads(None);
+        readiness.leads(None, true);
         assert_eq!(later(&readiness, 1_000), Ok(()));
-        readiness.leads(Some(Duration::from_secs(1)));
+        readiness.leads(Some(Duration::from_secs(1)), true);
         assert_eq!(later(&readiness, 10), Ok(()));
         assert!(later(&readiness, 30).expect_err("stalled").contains("no commit"));
+        readiness.leads(None, false);
+        assert!(readiness.check().expect_err("cut off").contains("NATS"));
         readiness.replays();
         assert!(readiness.check().is_err());
     }

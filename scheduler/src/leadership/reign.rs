@@ -337,7 +337,9 @@ impl Loop<'_> {
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
             }
             let now = self.now();
-            self.reign.scheduler.readiness.leads(self.leader.append_since().map(|at| now.since(at).into()));
+            let connected =
+                self.reign.stores.nats.client.connection_state() == async_nats::connection::State::Connected;
+            self.reign.scheduler.readiness.leads(self.leader.append_since().map(|at| now.since(at).into()), connected);
             let mut out = Vec::new();
             for input in first.drain(..).chain(then.drain(..)) {
                 self.leader.input(input, now, &mut out);
