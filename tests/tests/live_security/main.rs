@@ -37,7 +37,8 @@ impl Intruder {
         let told = format!("{} is refused {what}", self.name);
         wait_until_true(&told, SOON, || async {
             let complaints = self.complaints.lock().expect("not poisoned");
-            complaints.iter().any(|told| told.to_lowercase().contains("permissions violation") && told.contains(what))
+            let refused = |told: &str| told.contains("permissions violation") && told.contains(&what.to_lowercase());
+            complaints.iter().any(|told| refused(&told.to_lowercase()))
         })
         .await;
     }
@@ -154,7 +155,7 @@ async fn it_runs_over_tls_and_everything_forbidden_is_refused() {
 
     // What the command says of it is what its code says, and the log is whole.
     let denied = world.outlive("user.toml", &["--request-timeout", "2s", "-n", "team-b", "job", "list"]).await;
-    assert!(!matches!(denied.code, Some(0) | None), "{}", denied.out);
+    assert_eq!(denied.code, Some(6), "{}{}", denied.out, denied.err);
     world.outlive("scheduler.toml", &["log", "verify"]).await.expect_ok("log verify");
 
     // The set-up is safe, until a secret is left open.

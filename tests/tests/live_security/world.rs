@@ -186,7 +186,10 @@ impl World {
     /// Runs an `outlive` command with one of the configurations.
     pub async fn outlive(&self, config: &str, args: &[&str]) -> Outcome {
         let mut command = tokio::process::Command::new(outlive_bin());
-        command.arg("--config").arg(self.path(config)).args(["-n", "team-a"]).args(args).env_remove("NATS_URL");
+        command.arg("--config").arg(self.path(config)).args(args).env_remove("NATS_URL");
+        if !args.contains(&"-n") {
+            command.args(["-n", "team-a"]);
+        }
         run(command, EVENTUALLY).await
     }
 
