@@ -18,11 +18,13 @@ pub fn heartbeat(
     health: Health,
     leaving: bool,
 ) -> Heartbeat {
+    let told = intake.told();
     Heartbeat {
         executor,
         name: name.clone(),
-        seq_seen: intake.seq_seen(),
-        term_seen: intake.term(),
+        seq_seen: told.seq,
+        term_seen: told.term,
+        seq_before: told.before,
         digest: holdings.digest(),
         held: u32::try_from(holdings.len()).unwrap_or(u32::MAX),
         health,

@@ -8,6 +8,7 @@
 use crate::machine::holdings::Holdings;
 use outlive_schemas::executor::Capacity;
 use outlive_schemas::id::{Attempt, JobId, Sequence, Term};
+use outlive_schemas::message::Told;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Attempts that are remembered after their end was confirmed, so that a late copy of their assignment does not run
@@ -39,8 +40,7 @@ pub struct Difference {
 
 #[derive(Debug, Default)]
 pub struct Intake {
-    term: Term,
-    seq: Sequence,
+    told: Told,
     /// A later generation was heard of: what this incarnation knows and runs belongs to a log that is no more.
     left_behind: bool,
     confirmed: Confirmed,
@@ -49,22 +49,19 @@ pub struct Intake {
 impl Intake {
     /// Notes where a message comes from. `false`: from a leader that has been replaced; it does not count.
     pub fn hear(&mut self, term: Term, seq: Sequence) -> bool {
-        if term < self.term {
-            return false;
-        }
-        if self.term > Term(0) && term.generation() > self.term.generation() {
+        let counts = term >= self.told.term;
+        if self.told.term > Term(0) && term.generation() > self.told.term.generation() {
             self.left_behind = true;
-            self.seq = Sequence(0);
         }
-        self.term = term;
-        self.seq = self.seq.max(seq);
-        true
+        // What a replaced leader says of the log was true all the same: it tells of what is durable.
+        self.told.hear(term, seq);
+        counts
     }
 
     /// For the next incarnation of this executor: terms and positions are the cluster's, attempts were the last one's.
     #[must_use]
     pub fn begin_anew(&self) -> Intake {
-        Intake { term: self.term, seq: self.seq, left_behind: false, confirmed: Confirmed::default() }
+        Intake { told: self.told, left_behind: false, confirmed: Confirmed::default() }
     }
 
     /// Whether the log that this incarnation's attempts stand in is no more: they must end, and it begin anew.
@@ -72,19 +69,19 @@ impl Intake {
         self.left_behind
     }
 
-    /// The highest term and commit ever heard of.
-    pub fn heard(&self) -> (Term, Sequence) {
-        (self.term, self.seq)
-    }
-
     /// The highest commit ever told of.
     pub fn seq_seen(&self) -> Sequence {
-        self.seq
+        self.told.seq
+    }
+
+    /// What leaders have told of the log, for the leader to hold its own against.
+    pub fn told(&self) -> Told {
+        self.told
     }
 
     /// The highest term ever heard; 0 before any.
     pub fn term(&self) -> Term {
-        self.term
+        self.told.term
     }
 
     pub fn assign(

@@ -22,6 +22,7 @@ use outlive_schemas::executor::Registration;
 use outlive_schemas::id::{Attempt, ExecutorId, JobId, Sequence, Term};
 use outlive_schemas::message::{
     Assignment, Health, Heartbeat, News, Otherwise, Outcome, Release, ReportBatch, ReportReply, Retained, ToExecutor,
+    Told,
 };
 use outlive_schemas::time::Millis;
 use std::collections::{BTreeMap, BTreeSet};
@@ -182,6 +183,11 @@ impl ExecutorMachine {
         &self.holdings
     }
 
+    /// What leaders have told it of the log.
+    pub fn told(&self) -> Told {
+        self.intake.told()
+    }
+
     /// Reports that are not answered yet.
     pub fn unanswered(&self) -> usize {
         self.outbox.len()
@@ -274,7 +280,7 @@ impl ExecutorMachine {
         if self.asking || self.now_ms < self.report_not_before_ms {
             return;
         }
-        let Some(batch) = self.outbox.next_batch(self.id(), self.intake.heard(), self.now_ms) else { return };
+        let Some(batch) = self.outbox.next_batch(self.id(), self.intake.told(), self.now_ms) else { return };
         self.asking = true;
         self.out.push(Effect::Report(batch));
     }

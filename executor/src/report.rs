@@ -5,9 +5,9 @@
 //!
 //! Pure: when to send is `machine`'s, sending is `runner`'s.
 
-use outlive_schemas::id::{Attempt, ExecutorId, JobId, Sequence, Term};
+use outlive_schemas::id::{Attempt, ExecutorId, JobId};
 use outlive_schemas::limits;
-use outlive_schemas::message::{Ended, News, Outcome, Report, ReportBatch};
+use outlive_schemas::message::{Ended, News, Outcome, Report, ReportBatch, Told};
 use std::collections::{BTreeSet, VecDeque};
 
 /// What a report takes on the wire besides the texts and payloads in it: names of fields, ids, numbers, a checkpoint's
@@ -58,12 +58,7 @@ impl Outbox {
     }
 
     /// What to send now; nothing while an answer is waited for.
-    pub fn next_batch(
-        &mut self,
-        executor: ExecutorId,
-        (term_seen, seq_seen): (Term, Sequence),
-        now_ms: u64,
-    ) -> Option<ReportBatch> {
+    pub fn next_batch(&mut self, executor: ExecutorId, told: Told, now_ms: u64) -> Option<ReportBatch> {
         if self.in_flight {
             return None;
         }
@@ -80,7 +75,13 @@ impl Outbox {
             age_ms: now_ms.saturating_sub(entry.at_ms),
             news: entry.news.clone(),
         };
-        Some(ReportBatch { executor, seq_seen, term_seen, reports: self.sent.iter().map(report).collect() })
+        Some(ReportBatch {
+            executor,
+            seq_seen: told.seq,
+            term_seen: told.term,
+            seq_before: told.before,
+            reports: self.sent.iter().map(report).collect(),
+        })
     }
 
     /// The batch has been dealt with; this is what was in it.

@@ -28,7 +28,7 @@ use outlive_schemas::executor::Registration;
 use outlive_schemas::id::{ExecutorId, JobId, JobRef, Namespace, SchedulerName, Sequence, Term, Zone};
 use outlive_schemas::job::{JobSpec, duration_in_range};
 use outlive_schemas::limits;
-use outlive_schemas::message::{Assignment, Heartbeat, LeaderBeat, Order, ReportBatch, ReportReply, ToExecutor};
+use outlive_schemas::message::{Assignment, Heartbeat, LeaderBeat, Order, ReportBatch, ReportReply, ToExecutor, Told};
 use outlive_schemas::request::{DRAIN_DEADLINE_DEFAULT, Deadline, HistoryRequest, LogsRequest, WaitRequest};
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::{
@@ -172,8 +172,8 @@ pub enum Resignation {
     Refused { reason: String },
     /// Acknowledged commits are missing.
     #[error(
-        "log_lost_acknowledged_commits: {who} has seen commit {seen}, and the log ends at {last}; \
-         restore the log, or give the lost commits up with `outlive log accept-loss`"
+        "log_lost_acknowledged_commits: {who} was told of commit {seen} by an earlier leader, and what earlier leaders \
+         have committed ends at {last}; restore the log, or give the lost commits up with `outlive log accept-loss`"
     )]
     LostCommits { who: ExecutorId, seen: Sequence, last: Sequence },
     #[error("the state is broken")]
@@ -204,6 +204,8 @@ const ERASURE_PAUSE: Millis = Millis(1_000);
 pub struct Leader {
     identity: Identity,
     since: Timestamp,
+    /// Where this term's barrier stands: whatever lower terms have committed is before it.
+    barrier: Sequence,
     journal: Journal,
     watch: Watch,
     waiters: Waiters,
@@ -243,6 +245,7 @@ impl Leader {
         Leader {
             identity,
             since: now,
+            barrier: journal.acked(),
             watch,
             journal,
             waiters: Waiters::default(),
@@ -516,7 +519,7 @@ impl Leader {
     // Executors.
 
     fn reports(&mut self, batch: ReportBatch, to: ReplyTo, now: Timestamp, out: &mut Vec<Output>) {
-        if !self.is_behind(batch.executor, (batch.term_seen, batch.seq_seen), out) {
+        if self.bears(batch.executor, batch.told(), out) {
             let Taken { superseded, retained } = report::take(self, batch, now, out);
             let reply = ReportReply { term: self.identity.term, seq: self.journal.acked(), superseded, retained };
             self.journal.hold_back(Output::ReportReply { to, reply }, out);
@@ -524,7 +527,7 @@ impl Leader {
     }
 
     fn beat(&mut self, beat: &Heartbeat, now: Timestamp, out: &mut Vec<Output>) {
-        if self.is_behind(beat.executor, (beat.term_seen, beat.seq_seen), out) {
+        if !self.bears(beat.executor, beat.told(), out) {
             return;
         }
         match self.journal.state().executors.get(&beat.executor) {
@@ -543,20 +546,32 @@ impl Leader {
         }
     }
 
-    /// Whether somebody has seen a commit that the log does not hold. Then acknowledged commits are lost: unless it
-    /// was a log of another generation, which this one was restored from or goes on without. Whoever comes from there
-    /// begins anew, and is not listened to before.
-    fn is_behind(&mut self, who: ExecutorId, seen: (Term, Sequence), out: &mut Vec<Output>) -> bool {
-        let (term, seen) = seen;
-        if term > Term(0) && term.generation() < self.identity.term.generation() {
-            self.order(who, Order::Dismiss, out);
-            return true;
+    /// Whether what others were told of the log goes with what this leader knows of it. If not, it leads no more:
+    /// somebody else does, or commits are lost that were acknowledged. Unless it was a log of another generation, which
+    /// this one was restored from or goes on without: whoever comes from there begins anew, and is not listened to
+    /// before.
+    fn bears(&mut self, who: ExecutorId, told: Told, out: &mut Vec<Output>) -> bool {
+        let term = self.identity.term;
+        let before = Sequence(self.barrier.0.saturating_sub(1));
+        if told.term > term {
+            self.resign(Resignation::Deposed, out);
+            return false;
         }
-        let last = self.journal.acked();
-        if seen > last {
+        if told.term > Term(0) && told.term.generation() < term.generation() {
+            self.order(who, Order::Dismiss, out);
+            return false;
+        }
+        let (seen, last) = match told.term {
+            // It does not say, so only what is beyond the end of all is certainly lost.
+            Term(0) => (told.seq, self.journal.acked()),
+            newest if newest == term => (told.before, before),
+            _ => (told.seq, before),
+        };
+        let lost = seen > last;
+        if lost {
             self.resign(Resignation::LostCommits { who, seen, last }, out);
         }
-        seen > last
+        !lost
     }
 
     fn registered(&mut self, present: Vec<Registration>, now: Timestamp, out: &mut Vec<Output>) {

@@ -34,12 +34,15 @@ pub struct LeaderBeat {
 pub struct Heartbeat {
     pub executor: ExecutorId,
     pub name: ExecutorName,
-    /// The highest commit it was ever told of. A leader whose log ends before this has lost acknowledged commits.
+    /// The highest commit it was ever told of. See [`Told`].
     pub seq_seen: Sequence,
-    /// The highest term it ever heard of. Of another generation than the leader's, it means that `seq_seen` speaks of
-    /// another log.
+    /// The newest leader's term it has heard of; 0 from a version that does not say. Of another generation than the
+    /// leader's, it means that the rest speaks of another log.
     #[serde(default)]
     pub term_seen: Term,
+    /// The highest commit that leaders of lower terms than that have told it of.
+    #[serde(default)]
+    pub seq_before: Sequence,
     /// Of the attempts it holds; see [`AttemptDigest`].
     pub digest: AttemptDigest,
     /// Attempts it holds: running, or over and not yet acknowledged.
@@ -50,6 +53,55 @@ pub struct Heartbeat {
     /// Why it should be spared, by its own measure, where it should.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degraded: Option<CompactString>,
+}
+
+/// How far the log goes by what leaders have told an executor.
+///
+/// A leader tells of a commit only once it is durable, and everything of a lower term stands before a term's barrier.
+/// So whoever was told, by a leader of a lower term, of a commit at or above this term's barrier knows of one that the
+/// log has lost. The number alone would not do: a new term's own commits soon reach it. And it would say too much: a
+/// leader that was deposed hears of commits above its own from those who already hear its successor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The newest term.
+    pub term: Term,
+    /// The highest commit of all.
+    pub seq: Sequence,
+    /// The highest commit that lower terms' leaders have told of.
+    pub before: Sequence,
+}
+
+impl Told {
+    /// Takes in that a leader of this term says that the log goes to `seq`.
+    pub fn hear(&mut self, term: Term, seq: Sequence) {
+        if term.generation() > self.term.generation() {
+            // Another log: what was told of the one before it says nothing of this one.
+            *self = Told { term, seq, before: Sequence(0) };
+            return;
+        }
+        if term.generation() < self.term.generation() {
+            return;
+        }
+        if term > self.term {
+            self.before = self.seq;
+            self.term = term;
+        } else if term < self.term {
+            self.before = self.before.max(seq);
+        }
+        self.seq = self.seq.max(seq);
+    }
+}
+
+impl Heartbeat {
+    pub fn told(&self) -> Told {
+        Told { term: self.term_seen, seq: self.seq_seen, before: self.seq_before }
+    }
+}
+
+impl ReportBatch {
+    pub fn told(&self) -> Told {
+        Told { term: self.term_seen, seq: self.seq_seen, before: self.seq_before }
+    }
 }
 
 /// How a host feels, as its executor measures it.
@@ -168,10 +220,12 @@ pub enum Otherwise {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReportBatch {
     pub executor: ExecutorId,
+    /// As in a [`Heartbeat`].
     pub seq_seen: Sequence,
-    /// As in [`Heartbeat`].
     #[serde(default)]
     pub term_seen: Term,
+    #[serde(default)]
+    pub seq_before: Sequence,
     pub reports: Vec<Report>,
 }
 

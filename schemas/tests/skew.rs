@@ -41,6 +41,7 @@ fn messages_may_gain_fields() {
         name: "e".parse().expect("a name"),
         seq_seen: Sequence(1),
         term_seen: Term(1),
+        seq_before: Sequence(0),
         digest: AttemptDigest(1),
         held: 1,
         health: Health::default(),
@@ -66,7 +67,13 @@ fn messages_may_gain_fields() {
     tolerated(&ended);
     let report = Report { job, attempt, age_ms: 1, news: News::Ended(ended) };
     tolerated(&report);
-    tolerated(&ReportBatch { executor, seq_seen: Sequence(1), term_seen: Term(1), reports: vec![report] });
+    tolerated(&ReportBatch {
+        executor,
+        seq_seen: Sequence(1),
+        term_seen: Term(1),
+        seq_before: Sequence(0),
+        reports: vec![report],
+    });
     tolerated(&ReportReply { term: Term(1), seq: Sequence(1), superseded: vec![], retained: vec![] });
     tolerated(&ProbeReply { executor });
     tolerated(&taken);

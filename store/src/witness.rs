@@ -54,9 +54,24 @@ pub enum LogLostAcknowledgedCommits {
         witness.seq, witness.chain
     )]
     Replaced { witness: Witness, log_end: Sequence, found: ChainHash },
+    #[error(
+        "log_lost_acknowledged_commits: a leader found that the log had lost commit {}, of which others had been told; \
+         the log ends at {log_end} by now; restore the log, or run `outlive log accept-loss` to go on with what is there",
+        witness.seq
+    )]
+    FoundLost { witness: Witness, log_end: Sequence },
 }
 
+/// In place of a chain's hash that nobody knows. No commit has it: it is where every log begins.
+const UNKNOWN: ChainHash = ChainHash::START;
+
 impl Witness {
+    /// What a leader leaves behind that has learnt that the log has lost this commit: nobody leads after it, however
+    /// far the log goes by then, until an operator has looked.
+    pub fn of_lost(seq: Sequence) -> Witness {
+        Witness { seq, chain: UNKNOWN }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let stored = Stored { format: FORMAT, seq: self.seq, chain: self.chain.to_string() };
         serde_json::to_vec(&stored).expect("numbers and text can be written")
@@ -91,6 +106,9 @@ pub fn judge(
     let Some(witness) = witness.filter(|witness| witness.seq > Sequence(0)) else { return Ok(()) };
     if witness.seq > log_end {
         return Err(LogLostAcknowledgedCommits::Missing { witness, log_end });
+    }
+    if witness.chain == UNKNOWN {
+        return Err(LogLostAcknowledgedCommits::FoundLost { witness, log_end });
     }
     match chain_at(witness.seq) {
         Some(found) if found != witness.chain => Err(LogLostAcknowledgedCommits::Replaced { witness, log_end, found }),
@@ -128,6 +146,12 @@ mod tests {
         assert_eq!(judge(Some(WITNESS), Sequence(7), same), Ok(()));
         assert_eq!(judge(Some(WITNESS), Sequence(9), same), Ok(()));
         assert_eq!(judge(Some(WITNESS), Sequence(9), unknown), Ok(()));
+
+        let lost = Some(Witness::of_lost(Sequence(7)));
+        for (log_end, chain_at) in [(4, unknown as fn(Sequence) -> Option<ChainHash>), (9, same), (9, unknown)] {
+            let found = judge(lost, Sequence(log_end), chain_at).expect_err("however far it goes").to_string();
+            assert!(found.contains("log_lost_acknowledged_commits") && found.contains("commit 7"), "{found}");
+        }
 
         let missing = judge(Some(WITNESS), Sequence(4), unknown).expect_err("missing").to_string();
         for part in ["log_lost_acknowledged_commits", "ends at 4", "from 5 to 7", "outlive log accept-loss"] {

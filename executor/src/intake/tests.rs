@@ -35,10 +35,14 @@ fn who_hears_of_a_later_generation_is_left_behind() {
     intake.hear(Term(7), Sequence(100));
     assert!(intake.hear(later, Sequence(3)));
     assert!(intake.is_left_behind());
-    assert_eq!(intake.heard(), (later, Sequence(3)), "what it saw before was another log");
+    assert_eq!(
+        intake.told(),
+        Told { term: later, seq: Sequence(3), before: Sequence(0) },
+        "what it saw before was another log"
+    );
     let next = intake.begin_anew();
     assert!(!next.is_left_behind());
-    assert_eq!(next.heard(), (later, Sequence(3)));
+    assert_eq!(next.told().seq, Sequence(3));
 }
 
 #[test]
@@ -47,10 +51,11 @@ fn a_deposed_leader_is_not_heard() {
     assert!(intake.hear(Term(5), Sequence(100)));
     assert!(!intake.hear(Term(4), Sequence(999)));
     assert!(intake.hear(Term(5), Sequence(90)));
-    assert_eq!((intake.term(), intake.seq_seen()), (Term(5), Sequence(100)));
-    assert!(intake.hear(Term(6), Sequence(101)));
+    assert_eq!(intake.told(), Told { term: Term(5), seq: Sequence(999), before: Sequence(999) });
+    assert_eq!(intake.term(), Term(5));
+    assert!(intake.hear(Term(6), Sequence(1_001)));
     let next = intake.begin_anew();
-    assert_eq!((next.term(), next.seq_seen()), (Term(6), Sequence(101)));
+    assert_eq!(next.told(), Told { term: Term(6), seq: Sequence(1_001), before: Sequence(999) });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 use outlive_schemas::checkpoint::{BlobName, Taken};
 use outlive_schemas::codec::pack;
 use outlive_schemas::event::Cause;
-use outlive_schemas::id::CheckpointNumber;
+use outlive_schemas::id::{CheckpointNumber, Sequence, Term};
 use outlive_schemas::message::Released;
 use outlive_schemas::payload::Payload;
 use uuid::Uuid;
@@ -25,7 +25,8 @@ fn taken() -> Taken {
 }
 
 fn batch(outbox: &mut Outbox, now_ms: u64) -> Option<ReportBatch> {
-    outbox.next_batch(ExecutorId(Uuid::from_u128(9)), (Term(1), Sequence(5)), now_ms)
+    let told = Told { term: Term(1), seq: Sequence(5), before: Sequence(0) };
+    outbox.next_batch(ExecutorId(Uuid::from_u128(9)), told, now_ms)
 }
 
 fn kinds(batch: &ReportBatch) -> Vec<&'static str> {

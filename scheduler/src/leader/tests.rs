@@ -96,16 +96,22 @@ impl Machine {
     fn report(&mut self, reports: Vec<Report>) -> Vec<Output> {
         self.asked += 1;
         let to = ReplyTo { number: self.asked, format: Format::MessagePack };
-        let batch = ReportBatch { executor: EXECUTOR, seq_seen: self.leader.acked(), term_seen: TERM, reports };
+        let (seq_seen, term_seen) = (self.leader.acked(), TERM);
+        let batch = ReportBatch { executor: EXECUTOR, seq_seen, term_seen, seq_before: Sequence(0), reports };
         self.input(Input::Reports { batch, to })
     }
 
     fn beat(&mut self, seq_seen: Sequence, digest: AttemptDigest) -> Vec<Output> {
+        self.beat_of(Told { term: TERM, seq: seq_seen, before: Sequence(0) }, digest)
+    }
+
+    fn beat_of(&mut self, told: Told, digest: AttemptDigest) -> Vec<Output> {
         self.input(Input::Beat(Heartbeat {
             executor: EXECUTOR,
             name: "executor-a-1".parse().expect("a name"),
-            seq_seen,
-            term_seen: TERM,
+            seq_seen: told.seq,
+            term_seen: told.term,
+            seq_before: told.before,
             digest,
             held: 0,
             health: Health::default(),
@@ -240,13 +246,31 @@ fn another_writer_ends_the_reign_without_an_answer() {
     assert!(m.turn().is_empty());
 }
 
+/// What a beat that tells of the log like this makes the leader say as it resigns.
+fn resigns_at(told: Told) -> Option<String> {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    assert!(m.leader.acked() > Sequence(1), "its own commits have gone beyond its barrier, at 1");
+    let out = m.beat_of(told, AttemptDigest::default());
+    let why = out.iter().find_map(|o| if let Output::Resign(why) = o { Some(why.to_string()) } else { None });
+    assert!(why.is_none() || out.len() == 1, "{out:?}");
+    why
+}
+
 #[test]
 fn a_fleet_that_has_seen_more_than_the_log_holds_stops_the_leader() {
-    let mut m = machine(WitnessMode::Interval).with_executor(10);
-    let beyond = m.leader.acked().next();
-    let out = m.beat(beyond, AttemptDigest::default());
-    let [Output::Resign(why)] = &out[..] else { panic!("{out:?}") };
-    assert!(why.to_string().contains("log_lost_acknowledged_commits"), "{why}");
+    let (term, seq, none) = (Term(3), Sequence(2), Sequence(0));
+    let lost = |told| resigns_at(told).is_some_and(|why| why.contains("log_lost_acknowledged_commits"));
+    assert!(lost(Told { term: Term(2), seq: Sequence(1), before: none }), "where the barrier stands now stood another");
+    assert!(lost(Told { term, seq, before: Sequence(1) }), "and that is known also after the new leader was heard");
+    assert!(lost(Told { term: Term(0), seq: Sequence(99), before: none }), "an executor that tells the number only");
+    assert_eq!(resigns_at(Told { term, seq, before: none }), None);
+    assert_eq!(resigns_at(Told { term: Term(2), seq: none, before: none }), None, "it has not heard of this term yet");
+}
+
+#[test]
+fn a_leader_that_hears_of_a_later_one_is_deposed_and_raises_no_alarm() {
+    let why = resigns_at(Told { term: Term(4), seq: Sequence(99), before: Sequence(1) }).expect("it resigns");
+    assert_eq!(why, Resignation::Deposed.to_string());
 }
 
 #[test]

@@ -268,6 +268,12 @@ impl<'a> Reign<'a> {
         {
             tracing::warn!(%error, "the last witness could not be written");
         }
+        // What this leader has learnt must not be forgotten with it, or the next one would lead as if nothing were.
+        if let Err(SchedulerError::Stopped(Resignation::LostCommits { seen, .. })) = &end
+            && let Err(error) = self.tenure.witness(Witness::of_lost(*seen).encode()).await
+        {
+            tracing::error!(%error, commit = %seen, "that the log has lost this commit could not be noted");
+        }
         open.refuse_all(&self.stores.nats.client, "the scheduler no longer leads").await;
         self.stores.nats.client.flush().await.ok();
         end

@@ -113,7 +113,7 @@ impl Hosts {
         for (executor, held) in batches {
             for part in held.chunks(MESSAGE_ITEMS_MAX) {
                 let reports = part.iter().map(|(job, attempt)| ended(*job, *attempt)).collect();
-                let batch = ReportBatch { executor, seq_seen, term_seen: Term(0), reports };
+                let batch = ReportBatch { executor, seq_seen, term_seen: Term(0), seq_before: Sequence(0), reports };
                 let request = async_nats::Request::new().payload(pack(&batch).into()).timeout(Some(REPORT_BOUND));
                 let reply = self.stores.nats.client.send_request(subject::REPORT, request).await;
                 let reply = reply.context("a report was not answered")?;
@@ -182,6 +182,7 @@ fn heartbeat(host: &Host, seq_seen: Sequence) -> Heartbeat {
         seq_seen,
         // Of this bench's own: it has heard no leader before.
         term_seen: Term(0),
+        seq_before: Sequence(0),
         digest: host.digest,
         held: host.held.len() as u32,
         health: Health { memory_available_bytes: CAPACITY.memory_bytes, ..Health::default() },

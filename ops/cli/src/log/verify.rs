@@ -207,7 +207,8 @@ impl Verifier {
         let lost = judge(self.witness, self.checked.last, |_| self.at_witness).err()?;
         let seq = match lost {
             LogLostAcknowledgedCommits::Missing { log_end, .. } => log_end.next(),
-            LogLostAcknowledgedCommits::Replaced { witness, .. } => witness.seq,
+            LogLostAcknowledgedCommits::Replaced { witness, .. }
+            | LogLostAcknowledgedCommits::FoundLost { witness, .. } => witness.seq,
         };
         Some(Fault { seq, what: lost.to_string() })
     }
