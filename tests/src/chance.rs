@@ -18,6 +18,11 @@ impl Chance {
         Chance { state: seed }
     }
 
+    pub fn of(seed: u64) -> Chance {
+        Chance { state: seed }
+    }
+
+    /// Something from 0 up to, and without, `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
@@ -25,6 +30,20 @@ impl Chance {
             mixed = (mixed ^ (mixed >> 30)).wrapping_mul(multiplier);
         }
         (mixed ^ (mixed >> 31)) % bound
+    }
+
+    /// From `low` to `high`, both included.
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below(high - low + 1)
+    }
+
+    /// True this often in a thousand times.
+    pub fn per_mille(&mut self, often: u64) -> bool {
+        self.below(1_000) < often
+    }
+
+    pub fn one_of<T: Copy>(&mut self, things: &[T]) -> T {
+        things[self.below(things.len() as u64) as usize]
     }
 
     pub fn coin(&mut self) -> bool {

@@ -1,4 +1,5 @@
-//! A live Outlive for tests: real servers and processes, started by `outlive dev`, and words to tell what happens.
+//! A live Outlive for tests: real servers and processes, started by `outlive dev`, and words to tell what happens. And a
+//! simulated one, in `sim`.
 //!
 //! Here are no cases; those are in `tests/`. Nothing here sleeps for a time and hopes: everything waits for a condition
 //! with a generous bound, and says what it waited for when that is over.
@@ -13,6 +14,7 @@ pub mod chance;
 pub mod ledger;
 pub mod hosts;
 pub mod scattered;
+pub mod sim;
 
 pub use chance::Chance;
 pub use client::{Client, Refused};

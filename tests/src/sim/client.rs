@@ -1,0 +1,219 @@
+//! Users: they submit, look, cancel and delete, and ask the same again until they are answered.
+
+use super::env::{Env, Happening, MS, Micros, Node, Reply, SECOND, Timer, say};
+use super::executor::short;
+use super::job::Work;
+use super::network::{Message, NatsReply};
+use outlive_scheduler::leader::Answer;
+use outlive_scheduler::submission::{Asked, Request};
+use outlive_schemas::command::{Origin, Stop};
+use outlive_schemas::error::ErrorCode;
+use outlive_schemas::id::{Attempt, JobId, JobRef, Namespace};
+use outlive_schemas::job::{Driver, Factor, JobKind, JobSpec, NoopSpec, ProcessSpec};
+use outlive_schemas::time::Millis;
+use outlive_schemas::view::Status;
+use std::collections::BTreeMap;
+
+/// What a user learns from an answer.
+#[derive(Clone, Debug)]
+pub enum Said {
+    Submitted(Vec<JobId>),
+    View { job: JobId, status: Status, attempt: Attempt },
+    Deleted,
+    Rejected(ErrorCode),
+    Other,
+}
+
+impl Said {
+    pub fn of(answer: Answer) -> Said {
+        match answer {
+            Answer::Submitted(reply) => Said::Submitted(vec![reply.id]),
+            Answer::SubmittedMany(reply) => Said::Submitted(reply.jobs.iter().map(|job| job.id).collect()),
+            Answer::Job(view) => Said::View { job: view.id, status: view.status, attempt: view.attempt },
+            Answer::Deleted => Said::Deleted,
+            Answer::Rejected(rejection) => Said::Rejected(rejection.code),
+            _ => Said::Other,
+        }
+    }
+}
+
+const TIMEOUT: Micros = 5 * SECOND;
+const STEP_MAX: Micros = 2 * SECOND;
+
+pub struct ClientNode {
+    open: BTreeMap<u64, Request>,
+    /// What each request for a submission came to.
+    submitted: BTreeMap<String, Vec<JobId>>,
+    pub jobs: Vec<JobId>,
+    next: u64,
+    jobs_max: usize,
+    submitting: usize,
+    /// In the end nobody submits any more, and services are cancelled.
+    pub closing: bool,
+}
+
+impl ClientNode {
+    pub fn new(jobs_max: usize) -> ClientNode {
+        ClientNode {
+            open: BTreeMap::new(),
+            submitted: BTreeMap::new(),
+            jobs: Vec::new(),
+            next: 0,
+            jobs_max,
+            submitting: 0,
+            closing: false,
+        }
+    }
+
+    pub fn start(&mut self, env: &mut Env) {
+        env.timer(Node::Client, 0, SECOND, Timer::ClientStep);
+    }
+
+    /// Submits a few more.
+    pub fn reopen(&mut self) {
+        self.closing = false;
+        self.jobs_max += 5;
+    }
+
+    pub fn is_waiting(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    pub fn happens(&mut self, what: Happening, env: &mut Env) {
+        match what {
+            Happening::Timer(Timer::ClientStep) => {
+                self.step(env);
+                let delay = env.chance.between(50 * MS, STEP_MAX);
+                env.timer(Node::Client, 0, delay, Timer::ClientStep);
+            }
+            Happening::Message(Message::Reply { call, reply }) => self.replied(call, Reply::Nats(reply), env),
+            Happening::Reply { call, reply } => self.replied(call, reply, env),
+            _ => {}
+        }
+    }
+
+    fn replied(&mut self, call: u64, reply: Reply, env: &mut Env) {
+        let Some(request) = self.open.remove(&call) else { return };
+        let said = match reply {
+            Reply::Nats(NatsReply::Answer(said)) => *said,
+            // Not answered: the same again.
+            _ => return self.send(request, env),
+        };
+        match &said {
+            Said::Rejected(ErrorCode::Unavailable) => self.send(request, env),
+            Said::Submitted(jobs) => {
+                let id = request.origin.request_id.map(|id| id.to_string()).unwrap_or_default();
+                say!(
+                    env,
+                    "client      {id} made {}",
+                    jobs.iter().map(|job| short(*job)).collect::<Vec<_>>().join(", ")
+                );
+                match self.submitted.get(&id) {
+                    Some(before) if before != jobs => {
+                        env.checkers.fail(format!("request {id} made {before:?} before, and {jobs:?} now"));
+                    }
+                    Some(_) => {}
+                    None => {
+                        self.submitted.insert(id, jobs.clone());
+                        self.jobs.extend(jobs.iter().copied());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, env: &mut Env) {
+        if self.closing {
+            return self.close(env);
+        }
+        let dice = env.chance.below(100);
+        if dice < 55 && self.submitting < self.jobs_max {
+            let many = if dice < 8 { env.chance.between(2, 4) as usize } else { 1 };
+            self.submitting += many;
+            let mut specs: Vec<JobSpec> = (0..many).map(|_| spec(env)).collect();
+            let what = if many > 1 { Asked::SubmitMany(specs) } else { Asked::Submit(Box::new(specs.remove(0))) };
+            self.ask(what, env);
+        } else if !self.jobs.is_empty() {
+            let job = JobRef::Id(env.chance.one_of(&self.jobs));
+            let what = match dice % 20 {
+                0 => Asked::Cancel { job, how: Stop::Graceful { grace: Millis(env.chance.between(0, 3_000)) } },
+                1 => Asked::Cancel { job, how: Stop::Kill },
+                2 => Asked::Delete(job),
+                _ => Asked::Get(job),
+            };
+            self.ask(what, env);
+        }
+    }
+
+    /// Ends what would never end by itself.
+    fn close(&mut self, env: &mut Env) {
+        let services: Vec<JobId> = env
+            .checkers
+            .truth
+            .jobs
+            .iter()
+            .filter(|(_, job)| {
+                job.spec.kind == JobKind::Service && !job.status.is_final() && job.status != Status::Stopping
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        if self.open.is_empty() {
+            for job in services {
+                self.ask(Asked::Cancel { job: JobRef::Id(job), how: Stop::Kill }, env);
+            }
+        }
+    }
+
+    fn ask(&mut self, what: Asked, env: &mut Env) {
+        self.next += 1;
+        let request_id = Some(format!("request-{}", self.next).into());
+        let namespace = Namespace::new("default").expect("a namespace");
+        self.send(Request { namespace, origin: Origin { request_id, by: None }, what, trace: None }, env);
+    }
+
+    fn send(&mut self, request: Request, env: &mut Env) {
+        // One of those that serve gets it.
+        let serving: Vec<Node> = env.net.serving.iter().copied().collect();
+        let to = if serving.is_empty() { Vec::new() } else { vec![env.chance.one_of(&serving)] };
+        let timeout = if to.is_empty() { 300 * MS } else { TIMEOUT };
+        let asked = request.clone();
+        let call = if to.is_empty() {
+            let call = env.new_call();
+            let event = super::env::Event::Answered { to: Node::Client, run: 0, call, reply: Reply::Nothing };
+            env.after(timeout, event);
+            call
+        } else {
+            env.request(Node::Client, 0, timeout, &to, |call| Message::Asked { request: asked.clone(), call })
+        };
+        self.open.insert(call, request);
+    }
+}
+
+/// Some job or other.
+fn spec(env: &mut Env) -> JobSpec {
+    let chance = &mut env.chance;
+    if chance.per_mille(100) {
+        return JobSpec::new(Driver::Noop(NoopSpec {}));
+    }
+    let kind = if chance.per_mille(250) { JobKind::Service } else { JobKind::Batch };
+    let work = Work {
+        until: (kind == JobKind::Batch).then(|| chance.between(5, 300)),
+        fails_every: chance.per_mille(200).then(|| chance.between(20, 200)),
+        stubborn: chance.per_mille(100),
+    };
+    let mut spec = JobSpec::new(Driver::Process(ProcessSpec { command: work.command(), env: Default::default() }));
+    spec.kind = kind;
+    spec.exclusive = chance.per_mille(350);
+    spec.checkpoint.interval = Millis(chance.between(500, 5_000));
+    spec.checkpoint.min_pause = Millis(200);
+    spec.checkpoint.timeout = Millis(chance.between(3_000, 20_000));
+    spec.checkpoint.retain = chance.between(1, 3) as u32;
+    spec.restart.initial_backoff = Millis(100);
+    spec.restart.max_backoff = Millis(2_000);
+    spec.restart.multiplier = Factor(2_000);
+    if chance.per_mille(100) {
+        spec.timeout = Some(Millis(chance.between(2_000, 20_000)));
+    }
+    spec
+}
