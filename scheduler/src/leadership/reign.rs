@@ -75,7 +75,7 @@ impl<'a> Reign<'a> {
     pub async fn hold(self, follower: &mut Follower) -> Result<End, SchedulerError> {
         let mut tasks = JoinSet::new();
         // From here on others can see that somebody is taking over, however long that takes.
-        let herald = tasks.spawn(herald(self.stores.clone(), self.beat(follower)));
+        let herald = tasks.spawn(herald(self.stores.clone(), self.beat()));
         tasks.spawn(answer_probes(self.stores.clone(), subject::scheduler_probe(&self.scheduler.config.name)));
         let begun = tokio::select! {
             begun = self.scheduler.readiness.pulse.while_waiting(self.begin(follower)) => begun,
@@ -87,9 +87,11 @@ impl<'a> Reign<'a> {
         }
     }
 
-    fn beat(&self, follower: &Follower) -> LeaderBeat {
+    /// Of one that has committed nothing yet, and so tells of nothing: what it has read may be a later leader's, if it
+    /// was deposed before it began, and nobody may take that for a commit of its term or before.
+    fn beat(&self) -> LeaderBeat {
         let config = &self.scheduler.config;
-        LeaderBeat { term: self.term, scheduler: config.name.clone(), zone: config.zone.clone(), seq: follower.seq }
+        LeaderBeat { term: self.term, scheduler: config.name.clone(), zone: config.zone.clone(), seq: Sequence(0) }
     }
 
     /// Reads to the log's end, drains what earlier leaders left in the bridge, holds the log against the witness, and
