@@ -14,10 +14,29 @@ pub enum Message {
     LeaderBeat(LeaderBeat),
     Heartbeat(Heartbeat),
     Order(ExecutorId, ToExecutor),
-    Reports { batch: ReportBatch, from: Node, call: u64 },
-    Asked { request: Request, call: u64 },
-    Probe { of: Option<ExecutorId>, from: Node, call: u64 },
-    Reply { call: u64, reply: NatsReply },
+    Reports {
+        batch: ReportBatch,
+        from: Node,
+        call: u64,
+    },
+    Asked {
+        request: Request,
+        call: u64,
+    },
+    Probe {
+        of: Option<ExecutorId>,
+        from: Node,
+        call: u64,
+    },
+    /// To whichever scheduler stands in the zone.
+    ZoneProbe {
+        from: Node,
+        call: u64,
+    },
+    Reply {
+        call: u64,
+        reply: NatsReply,
+    },
     Tail(Stored),
 }
 

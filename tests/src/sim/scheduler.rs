@@ -50,6 +50,7 @@ enum Call {
     Standing,
     StandingExtent,
     ProbeExecutor(ExecutorId),
+    ProbeZone(Zone),
     Registry,
     WriteWitness(Witness),
     LastWitness,
@@ -278,6 +279,7 @@ impl SchedulerNode {
                     env.reply(self.node(), from, call, NatsReply::Here);
                 }
             }
+            Message::ZoneProbe { from, call } => env.reply(self.node(), from, call, NatsReply::Here),
             Message::LeaderBeat(beat) => {
                 let now = self.wall(env);
                 if let Phase::Following { suspicion: Some((_, suspicion)), .. } = &mut self.phase {
@@ -479,6 +481,7 @@ impl SchedulerNode {
             (Call::Standing, reply) => self.standing(reply, env),
             (Call::StandingExtent, reply) => self.standing_extent(reply, env),
             (Call::ProbeExecutor(executor), reply) => self.executor_probed(executor, reply, env),
+            (Call::ProbeZone(zone), reply) => self.zone_probed(zone, reply, env),
             (Call::Registry, reply) => self.registry_read(reply, env),
             (Call::WriteWitness(witness), reply) => self.witness_written(witness, reply, env),
             (Call::LastWitness, _) => {

@@ -14,7 +14,7 @@ use outlive_scheduler::journal::Journal;
 use outlive_scheduler::leader::{Identity, Input, Leader, Output, ReplyTo, Resignation};
 use outlive_scheduler::watch::Probed;
 use outlive_schemas::codec::Format;
-use outlive_schemas::id::{ExecutorId, Sequence};
+use outlive_schemas::id::{ExecutorId, Sequence, Zone};
 use outlive_schemas::message::ReportBatch;
 use outlive_store::frame::FrameSealer;
 use outlive_store::log::bridged::{self, Bridging};
@@ -190,6 +190,17 @@ impl SchedulerNode {
                 let call = env.request(node, run, PROBE_TIMEOUT, &to, |call| Message::Probe { of, from: node, call });
                 self.calls.insert(call, Call::ProbeExecutor(executor));
             }
+            Output::ProbeZone(zone) => {
+                // Schedulers are numbered as their zones are.
+                let to: Vec<Node> = ["a", "b", "c"]
+                    .iter()
+                    .position(|name| *name == zone.as_str())
+                    .map(Node::Scheduler)
+                    .into_iter()
+                    .collect();
+                let call = env.request(node, run, PROBE_TIMEOUT, &to, |call| Message::ZoneProbe { from: node, call });
+                self.calls.insert(call, Call::ProbeZone(zone));
+            }
             Output::ReadRegistry => {
                 let call = env.ask(node, run, CALL_TIMEOUT, Request::Etcd(EtcdRequest::List));
                 self.calls.insert(call, Call::Registry);
@@ -234,6 +245,15 @@ impl SchedulerNode {
             _ => Probed::Silent,
         };
         self.lead_input(Input::Probed { executor, found }, env);
+    }
+
+    pub(super) fn zone_probed(&mut self, zone: Zone, reply: Reply, env: &mut Env) {
+        let found = match reply {
+            Reply::Nats(NatsReply::Here) => Probed::Here,
+            Reply::Nats(NatsReply::NoResponders) => Probed::NobodyThere,
+            _ => Probed::Silent,
+        };
+        self.lead_input(Input::ZoneProbed { zone, found }, env);
     }
 
     pub(super) fn registry_read(&mut self, reply: Reply, env: &mut Env) {
