@@ -246,17 +246,14 @@ impl Checkers {
             Event::JobDeleted(e) => {
                 self.deleted.insert(e.job);
             }
-            Event::JobRestarting(e) if e.cause.is_own_doing() => {
-                if !self.really(e.job, e.attempt).reported_end {
-                    return Err(format!(
-                        "attempt {} of {} is said to have ended, and has not",
-                        e.attempt,
-                        short(e.job)
-                    ));
+            Event::JobRestarting(e) => {
+                let really = self.really(e.job, e.attempt);
+                let (reported_end, was_frozen) = (really.reported_end, really.ended_frozen.is_some());
+                if e.cause.is_own_doing() && !reported_end {
+                    let (attempt, job) = (e.attempt, short(e.job));
+                    return Err(format!("attempt {attempt} of {job} is said to have ended, and has not"));
                 }
-            }
-            Event::JobRestarting(e) if e.cause == Cause::Drain && !e.reason.contains("without") => {
-                if self.really(e.job, e.attempt).ended_frozen.is_some() {
+                if e.cause == Cause::Drain && !e.reason.contains("without") && was_frozen {
                     self.given_back.insert((e.job, e.attempt));
                 }
             }
