@@ -602,6 +602,7 @@ fn an_executor_that_is_not_well_is_spared_unless_there_is_none_better() {
         name: "executor-a-1".parse().expect("a name"),
         seq_seen: seq,
         term_seen: TERM,
+        seq_before: Sequence(0),
         digest: AttemptDigest::default(),
         held: 0,
         health: Health::default(),
