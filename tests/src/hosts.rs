@@ -36,9 +36,16 @@ impl Network {
         let subnet = format!("198.{}.{}", 18 + (id / 256) % 2, id % 256);
         let tag = format!("ol{id:x}");
         let mut network = Network { tag: tag.clone(), hosts: Vec::new() };
-        ip(&["link", "add", &tag, "type", "bridge"])?;
+        // The switch is in a namespace of its own: what this machine's firewall forbids to forward does not bind it.
+        let (switch, uplink) = (network.switch(), format!("{tag}u"));
+        ip(&["netns", "add", &switch])?;
+        ip(&["-n", &switch, "link", "add", "switch", "type", "bridge"])?;
+        ip(&["-n", &switch, "link", "set", "switch", "up"])?;
+        ip(&["link", "add", &tag, "type", "veth", "peer", "name", &uplink, "netns", &switch])?;
         ip(&["addr", "add", &format!("{subnet}.254/24"), "dev", &tag])?;
         ip(&["link", "set", &tag, "up"])?;
+        ip(&["-n", &switch, "link", "set", &uplink, "master", "switch"])?;
+        ip(&["-n", &switch, "link", "set", &uplink, "up"])?;
         for (number, name) in names.iter().enumerate() {
             let host = Host {
                 name: (*name).to_owned(),
@@ -50,14 +57,18 @@ impl Network {
             let namespace = host.namespace.as_str();
             ip(&["netns", "add", namespace])?;
             network.hosts.push(host.clone());
-            ip(&["link", "add", cable, "type", "veth", "peer", "name", &inside, "netns", namespace])?;
-            ip(&["link", "set", cable, "master", &tag])?;
-            ip(&["link", "set", cable, "up"])?;
+            ip(&["-n", &switch, "link", "add", cable, "type", "veth", "peer", "name", &inside, "netns", namespace])?;
+            ip(&["-n", &switch, "link", "set", cable, "master", "switch"])?;
+            ip(&["-n", &switch, "link", "set", cable, "up"])?;
             ip(&["-n", namespace, "addr", "add", &format!("{}/24", host.address), "dev", &inside])?;
             ip(&["-n", namespace, "link", "set", &inside, "up"])?;
             ip(&["-n", namespace, "link", "set", "lo", "up"])?;
         }
         Ok(network)
+    }
+
+    fn switch(&self) -> String {
+        format!("{}-switch", self.tag)
     }
 
     pub fn host(&self, name: &str) -> &Host {
@@ -66,12 +77,13 @@ impl Network {
 
     /// Pulls a host's cable.
     pub fn cut(&self, name: &str) {
-        ip(&["link", "set", &self.host(name).cable, "down"]).unwrap_or_else(|why| panic!("{why}"));
+        ip(&["-n", &self.switch(), "link", "set", &self.host(name).cable, "down"])
+            .unwrap_or_else(|why| panic!("{why}"));
     }
 
     /// Plugs it in again.
     pub fn mend(&self, name: &str) {
-        ip(&["link", "set", &self.host(name).cable, "up"]).unwrap_or_else(|why| panic!("{why}"));
+        ip(&["-n", &self.switch(), "link", "set", &self.host(name).cable, "up"]).unwrap_or_else(|why| panic!("{why}"));
     }
 
     /// Starts a program on a host. The child is the program itself.
@@ -95,8 +107,8 @@ impl Drop for Network {
         for host in &self.hosts {
             // Its end of the cable goes with it.
             drop(ip(&["netns", "del", &host.namespace]));
-            drop(ip(&["link", "del", &host.cable]));
         }
+        drop(ip(&["netns", "del", &self.switch()]));
         drop(ip(&["link", "del", &self.tag]));
     }
 }
