@@ -23,6 +23,7 @@ pub enum Fault {
         out: bool,
         inward: bool,
     },
+    CutFromNats(Node),
     CutFromEtcd(Node),
     CutFromLog(Node),
     Join(Node),
@@ -63,6 +64,7 @@ pub enum Kind {
     Freeze,
     Cut,
     CutOneWay,
+    CutFromNats,
     CutFromEtcd,
     CutFromLog,
     Isolate,
@@ -79,7 +81,7 @@ pub enum Kind {
     ForgetIds,
 }
 
-const KINDS: [Kind; 24] = [
+const KINDS: [Kind; 25] = [
     Kind::KillScheduler,
     Kind::KillExecutor,
     Kind::VanishExecutor,
@@ -90,6 +92,7 @@ const KINDS: [Kind; 24] = [
     Kind::Freeze,
     Kind::Cut,
     Kind::CutOneWay,
+    Kind::CutFromNats,
     Kind::CutFromEtcd,
     Kind::CutFromLog,
     Kind::Isolate,
@@ -168,6 +171,7 @@ impl Plan {
             Kind::Freeze => (Fault::Freeze(executor), Some((long, Fault::Thaw(executor)))),
             Kind::Cut => (Fault::Cut { node, out: true, inward: true }, Some((long, Fault::Join(node)))),
             Kind::CutOneWay => (Fault::Cut { node, out: coin, inward: !coin }, Some((long, Fault::Join(node)))),
+            Kind::CutFromNats => (Fault::CutFromNats(node), Some((long, Fault::Join(node)))),
             Kind::CutFromEtcd => (Fault::CutFromEtcd(node), Some((long, Fault::Join(node)))),
             Kind::CutFromLog => (Fault::CutFromLog(node), Some((long, Fault::Join(node)))),
             Kind::Isolate => (Fault::Isolate(zone), Some((long, Fault::Rejoin(zone)))),

@@ -89,6 +89,7 @@ impl Weather {
 struct Link {
     out_cut: bool,
     in_cut: bool,
+    nats_cut: bool,
     log_cut: bool,
     etcd_cut: bool,
 }
@@ -151,6 +152,13 @@ impl Network {
         }
     }
 
+    /// From core NATS alone: it goes on reaching etcd and the stores.
+    pub fn cut_from_nats(&mut self, node: Node) {
+        if let Some(link) = self.links.get_mut(&node) {
+            link.nats_cut = true;
+        }
+    }
+
     pub fn cut_from_etcd(&mut self, node: Node) {
         if let Some(link) = self.links.get_mut(&node) {
             link.etcd_cut = true;
@@ -202,7 +210,11 @@ impl Network {
     }
 
     pub fn is_open(&self, from: Node, to: Node) -> bool {
-        !self.link(from).out_cut && !self.link(to).in_cut && self.border(from, to).is_none()
+        let (from_link, to_link) = (self.link(from), self.link(to));
+        !from_link.out_cut
+            && !to_link.in_cut
+            && !(from_link.nats_cut || to_link.nats_cut)
+            && self.border(from, to).is_none()
     }
 
     pub fn reaches_log(&self, from: Node) -> bool {
@@ -253,7 +265,8 @@ impl Network {
 
     /// Whether NATS tells `from` that nobody listens at `to`.
     pub fn looks_gone(&self, from: Node, to: Node, now: Micros) -> bool {
-        if self.link(from).out_cut || self.link(from).in_cut {
+        let link = self.link(from);
+        if link.out_cut || link.in_cut || link.nats_cut {
             return false;
         }
         let lost_route = self.border(from, to).is_some_and(|since| now >= since + ROUTE_LOST_AFTER);

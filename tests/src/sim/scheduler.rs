@@ -40,10 +40,20 @@ enum Call {
     ReadLeader,
     Depose,
     ProbeLeader,
-    Grant { sent: Micros },
-    Campaign { lease: Lease, nonce: u64 },
-    SettleCampaign { lease: Lease, nonce: u64 },
-    Renew { sent: Micros },
+    Grant {
+        sent: Micros,
+    },
+    Campaign {
+        lease: Lease,
+        nonce: u64,
+    },
+    SettleCampaign {
+        lease: Lease,
+        nonce: u64,
+    },
+    Renew {
+        sent: Micros,
+    },
     Witness,
     Extent(Witness),
     Publish,
@@ -54,6 +64,8 @@ enum Call {
     Registry,
     WriteWitness(Witness),
     LastWitness,
+    /// And then it stops, for this reason.
+    LastWord(String),
     Revoke,
     Inherited,
     Bridge(Sequence),
@@ -197,8 +209,9 @@ impl SchedulerNode {
     fn refuse_lost(&mut self, seen: Sequence, why: String, env: &mut Env) {
         let body = Witness::of_lost(seen).encode();
         let term = self.term;
-        self.ask(env, Call::Revoke, EtcdRequest::WriteWitness { term, body });
-        self.refuse(why, env);
+        env.net.serving.remove(&self.node());
+        self.phase = Phase::HandingOver;
+        self.ask(env, Call::LastWord(why), EtcdRequest::WriteWitness { term, body });
     }
 
     fn refuse(&mut self, why: String, env: &mut Env) {
@@ -484,6 +497,7 @@ impl SchedulerNode {
             (Call::ProbeZone(zone), reply) => self.zone_probed(zone, reply, env),
             (Call::Registry, reply) => self.registry_read(reply, env),
             (Call::WriteWitness(witness), reply) => self.witness_written(witness, reply, env),
+            (Call::LastWord(why), _) => self.refuse(why, env),
             (Call::LastWitness, _) => {
                 self.revoke_lease(env);
                 self.down(env);

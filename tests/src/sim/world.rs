@@ -184,6 +184,7 @@ impl World {
             }
             Fault::Thaw(i) => self.resume(Node::Executor(i)),
             Fault::Cut { node, out, inward } => env.net.cut(node, out, inward),
+            Fault::CutFromNats(node) => env.net.cut_from_nats(node),
             Fault::CutFromEtcd(node) => env.net.cut_from_etcd(node),
             Fault::CutFromLog(node) => env.net.cut_from_log(node),
             Fault::Join(node) => env.net.join(node),
