@@ -122,9 +122,11 @@ pub fn log_tail(log: &Path, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-/// How the log and the blobs are kept says nothing about who talks to whom, so it may be tried out with `dev`.
+/// How the log and the blobs are kept, and where traces go, says nothing about who talks to whom, so it may be tried out
+/// with `dev`.
 fn is_tuning(variable: &str) -> bool {
-    ["OUTLIVE_LOG__", "OUTLIVE_BLOBS__", "OUTLIVE_RETENTION__"].iter().any(|section| variable.starts_with(section))
+    let tuning = ["OUTLIVE_LOG__", "OUTLIVE_BLOBS__", "OUTLIVE_RETENTION__", "OUTLIVE_TELEMETRY__"];
+    tuning.iter().any(|section| variable.starts_with(section))
 }
 
 #[cfg(test)]
