@@ -211,10 +211,8 @@ impl Network {
 
     pub fn is_open(&self, from: Node, to: Node) -> bool {
         let (from_link, to_link) = (self.link(from), self.link(to));
-        !from_link.out_cut
-            && !to_link.in_cut
-            && !(from_link.nats_cut || to_link.nats_cut)
-            && self.border(from, to).is_none()
+        let cut = from_link.out_cut || to_link.in_cut || from_link.nats_cut || to_link.nats_cut;
+        !cut && self.border(from, to).is_none()
     }
 
     pub fn reaches_log(&self, from: Node) -> bool {
