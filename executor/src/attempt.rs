@@ -15,17 +15,19 @@
 
 mod checkpoint;
 mod release;
+mod snapshot;
 
 use crate::shim::protocol::Exit;
 use checkpoint::Step;
 use compact_str::{CompactString, format_compact};
-use outlive_schemas::checkpoint::Taken;
+use outlive_schemas::checkpoint::{BlobName, Taken};
 use outlive_schemas::command::Stop;
 use outlive_schemas::event::Cause;
 use outlive_schemas::id::CheckpointNumber;
 use outlive_schemas::message::{Assignment, Ended, News, Outcome, Release, Released};
 use outlive_schemas::payload::Payload;
 use release::Releasing;
+use snapshot::Snapshots;
 
 /// SIGKILL and SIGTERM, as outcomes name them.
 const SIGKILL: i32 = 9;
@@ -43,6 +45,8 @@ const PREPARE_DELAY_MS_MAX: u64 = 5_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub restore: Option<CheckpointNumber>,
+    /// What is restored.
+    pub manifest: Option<BlobName>,
     pub interval_ms: u64,
     pub min_pause_ms: u64,
     pub checkpoint_timeout_ms: u64,
@@ -54,6 +58,7 @@ impl Plan {
         let policy = &assignment.spec.checkpoint;
         Plan {
             restore: assignment.restore.map(|from| from.number),
+            manifest: assignment.restore.map(|from| from.manifest),
             interval_ms: policy.interval.0,
             min_pause_ms: policy.min_pause.0,
             checkpoint_timeout_ms: policy.timeout.0,
@@ -120,6 +125,10 @@ pub enum Input {
     /// The leader has committed the end.
     EndAcknowledged,
     Stop(Stop),
+    /// Take a checkpoint now, for the snapshots up to this number.
+    Snapshot {
+        up_to: u64,
+    },
     /// Nobody wants this attempt any more: end it, and say nothing more of it.
     Abandon,
     /// Give it back: by order, or because the executor is going.
@@ -215,6 +224,7 @@ pub struct AttemptMachine {
     releasing: Option<Releasing>,
     /// How it was given back, once it is being killed for that.
     released: Option<Released>,
+    snapshots: Snapshots,
     /// Tells the answers to one checkpoint from those to an earlier one that was given up.
     round: u32,
 }
@@ -223,7 +233,8 @@ impl AttemptMachine {
     /// The first effect is always [`Effect::Prepare`].
     pub fn new(plan: Plan) -> (AttemptMachine, Vec<Effect>) {
         let state = State::Preparing { tries: 0, retry_at: None };
-        let machine = AttemptMachine { plan, state, abandoned: false, releasing: None, released: None, round: 0 };
+        let (abandoned, snapshots) = (false, Snapshots::restored(plan.manifest));
+        let machine = AttemptMachine { plan, state, abandoned, releasing: None, released: None, snapshots, round: 0 };
         (machine, vec![Effect::Prepare])
     }
 
@@ -267,6 +278,7 @@ impl AttemptMachine {
                     self.forget(&mut effects);
                 }
             }
+            Input::Snapshot { up_to } => self.snapshot(up_to, now_ms, &mut effects),
             Input::Stop(stop) => self.stop(stop, now_ms, &mut effects),
             Input::Abandon => self.abandon(&mut effects),
             Input::Release { cause, how } => self.release(cause, how, now_ms, &mut effects),

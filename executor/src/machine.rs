@@ -317,7 +317,12 @@ impl ExecutorMachine {
                 News::Checkpoint(_) => {
                     self.step(entry.job, entry.attempt, attempt::Input::CheckpointAcknowledged);
                 }
-                News::Started | News::CheckpointFailed { .. } | News::ReleaseFailed { .. } | News::Missing => {}
+                News::Started
+                | News::CheckpointFailed { .. }
+                | News::ReleaseFailed { .. }
+                | News::Snapshot { .. }
+                | News::SnapshotFailed { .. }
+                | News::Missing => {}
             }
         }
         self.give_up(&superseded);
@@ -422,7 +427,12 @@ impl ExecutorMachine {
                 metrics::checkpoint_failed();
             }
             News::ReleaseFailed { reason } => tracing::warn!(%job, %attempt, %reason, "not given back"),
-            News::Started | News::Checkpoint(_) | News::Missing => {}
+            // A checkpoint that failed is told of by itself.
+            News::Started
+            | News::Checkpoint(_)
+            | News::Snapshot { .. }
+            | News::SnapshotFailed { .. }
+            | News::Missing => {}
         }
         self.outbox.push(job, attempt, at_ms, news);
     }

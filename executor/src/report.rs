@@ -137,9 +137,7 @@ fn drop_covered_starts(batch: &mut Vec<Entry>) {
     // A checkpoint between the two needs the start before it.
     let has_more: BTreeSet<(JobId, Attempt)> = batch
         .iter()
-        .filter(|entry| {
-            matches!(entry.news, News::Checkpoint(_) | News::CheckpointFailed { .. } | News::ReleaseFailed { .. })
-        })
+        .filter(|entry| !matches!(entry.news, News::Started | News::Ended(_) | News::Missing))
         .map(|entry| (entry.job, entry.attempt))
         .collect();
     batch.retain(|entry| {
@@ -151,7 +149,9 @@ fn drop_covered_starts(batch: &mut Vec<Entry>) {
 /// Bytes on the wire, at most.
 fn size(news: &News) -> usize {
     let text = match news {
-        News::CheckpointFailed { reason } | News::ReleaseFailed { reason } => reason.len(),
+        News::CheckpointFailed { reason } | News::ReleaseFailed { reason } | News::SnapshotFailed { reason, .. } => {
+            reason.len()
+        }
         News::Ended(ended) => {
             let reason = match &ended.outcome {
                 Outcome::LaunchFailed { reason }
@@ -162,7 +162,7 @@ fn size(news: &News) -> usize {
             };
             reason + ended.result.as_ref().map_or(0, |result| result.0.len())
         }
-        News::Started | News::Checkpoint(_) | News::Missing => 0,
+        News::Started | News::Checkpoint(_) | News::Snapshot { .. } | News::Missing => 0,
     };
     REPORT_BYTES + text
 }

@@ -1,11 +1,16 @@
 //! Committed placements → orders to executors. Nothing is chosen here.
 
+use outlive_core::life::Change;
 use outlive_core::referenced;
 use outlive_core::state::{Job, State};
+use outlive_schemas::command::Stop;
+use outlive_schemas::event::Cause;
 use outlive_schemas::id::{ExecutorId, JobId, Sequence, Term};
 use outlive_schemas::job::Driver;
 use outlive_schemas::limits;
-use outlive_schemas::message::{Assignment, Order, ReleaseAttempt, StopAttempt, ToExecutor};
+use outlive_schemas::message::{
+    Assignment, Order, Otherwise, Release, ReleaseAttempt, SnapshotAttempt, StopAttempt, ToExecutor,
+};
 use std::collections::BTreeMap;
 
 /// Orders gathered for executors, to be sent together once the commit they rest on is durable.
@@ -14,6 +19,7 @@ pub struct Orders {
     assign: BTreeMap<ExecutorId, Vec<Assignment>>,
     stop: BTreeMap<ExecutorId, Vec<StopAttempt>>,
     release: BTreeMap<ExecutorId, Vec<ReleaseAttempt>>,
+    snapshot: BTreeMap<ExecutorId, Vec<SnapshotAttempt>>,
 }
 
 impl Orders {
@@ -29,8 +35,42 @@ impl Orders {
         self.release.entry(executor).or_default().push(release);
     }
 
+    /// What its executor is to do about a job's snapshots, its stop, its update or its rollback.
+    pub fn attend(&mut self, id: JobId, job: &Job) {
+        let Some(placed) = job.placement else { return };
+        let (executor, attempt) = (placed.executor, job.attempt);
+        // With its state, where it has one to lose.
+        let with_state = |otherwise| match job.attempt_started_at {
+            Some(_) => Release::Checkpoint { within: job.spec.checkpoint.timeout, otherwise },
+            None => Release::Kill,
+        };
+        let how = match job.ending() {
+            None => {
+                if let Some(up_to) = job.ordered_snapshots().map(|snapshot| snapshot.number).max() {
+                    self.snapshot.entry(executor).or_default().push(SnapshotAttempt { job: id, attempt, up_to });
+                }
+                return;
+            }
+            Some(Change::Stop { force: true, .. }) => {
+                return self.stop(executor, StopAttempt { job: id, attempt, how: Stop::Kill });
+            }
+            Some(Change::Stop { .. } | Change::Update { allow_lost_state: false, .. }) => with_state(Otherwise::GoOn),
+            Some(Change::RollBack { snapshot: None, .. }) => Release::Kill,
+            Some(_) => with_state(Otherwise::Kill),
+        };
+        self.release(executor, ReleaseAttempt { job: id, attempt, cause: Cause::Update, how });
+    }
+
+    pub fn append(&mut self, more: Orders) {
+        let Orders { assign, stop, release, snapshot } = more;
+        append(&mut self.assign, assign);
+        append(&mut self.stop, stop);
+        append(&mut self.release, release);
+        append(&mut self.snapshot, snapshot);
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.assign.is_empty() && self.stop.is_empty() && self.release.is_empty()
+        self.assign.is_empty() && self.stop.is_empty() && self.release.is_empty() && self.snapshot.is_empty()
     }
 
     /// As messages, none over the limits.
@@ -51,7 +91,18 @@ impl Orders {
                 messages.push((executor, ToExecutor { term, seq, order: Order::Release(part) }));
             }
         }
+        for (executor, snapshots) in self.snapshot {
+            for part in in_messages(snapshots, |_| 64) {
+                messages.push((executor, ToExecutor { term, seq, order: Order::Snapshot(part) }));
+            }
+        }
         messages
+    }
+}
+
+fn append<T>(to: &mut BTreeMap<ExecutorId, Vec<T>>, from: BTreeMap<ExecutorId, Vec<T>>) {
+    for (executor, mut items) in from {
+        to.entry(executor).or_default().append(&mut items);
     }
 }
 

@@ -13,7 +13,7 @@ use outlive_core::state::State;
 use outlive_schemas::command::Command;
 use outlive_schemas::event::{Envelope, Event};
 use outlive_schemas::id::{Sequence, Term};
-use outlive_schemas::job::Driver;
+use outlive_schemas::job::{Driver, JobSpec};
 use outlive_schemas::limits;
 use outlive_schemas::time::Timestamp;
 use outlive_store::frame::{Batch, ChainHash, FrameSealer, Place, SealError};
@@ -202,19 +202,22 @@ pub enum ProposeError {
 /// About how much an event adds to a commit before compression.
 fn event_bytes(envelope: &Envelope) -> usize {
     let payloads = match &envelope.event {
-        Event::JobSubmitted(e) => {
-            let input = e.spec.input.as_ref().map_or(0, |p| p.0.len());
-            let driver = match &e.spec.driver {
-                Driver::Process(p) => {
-                    p.command.iter().map(String::len).sum::<usize>()
-                        + p.env.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>()
-                }
-                Driver::Noop(_) => 0,
-            };
-            input + driver
-        }
+        Event::JobSubmitted(e) => spec_bytes(&e.spec),
+        Event::UpdateRequested(e) => spec_bytes(&e.spec),
         Event::JobFinished(e) => e.result.as_ref().map_or(0, |p| p.0.len()),
         _ => 0,
     };
     128 + payloads
+}
+
+fn spec_bytes(spec: &JobSpec) -> usize {
+    let input = spec.input.as_ref().map_or(0, |p| p.0.len());
+    let driver = match &spec.driver {
+        Driver::Process(p) => {
+            p.command.iter().map(String::len).sum::<usize>()
+                + p.env.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>()
+        }
+        Driver::Noop(_) => 0,
+    };
+    input + driver
 }

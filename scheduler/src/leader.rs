@@ -3,6 +3,7 @@
 //! Whatever leaves as an answer or an order rests on commits that are durable; the journal sees to it.
 
 mod fleet;
+mod life;
 
 use crate::clock::Ids;
 use crate::config::WitnessMode;
@@ -27,9 +28,11 @@ use outlive_schemas::event::{Envelope, Event};
 use outlive_schemas::executor::Registration;
 use outlive_schemas::id::{ExecutorId, JobId, JobRef, Namespace, SchedulerName, Sequence, Term, Zone};
 use outlive_schemas::job::{JobSpec, duration_in_range};
+use outlive_schemas::life::VersionList;
 use outlive_schemas::limits;
 use outlive_schemas::message::{Assignment, Heartbeat, LeaderBeat, Order, ReportBatch, ReportReply, ToExecutor, Told};
 use outlive_schemas::request::{DRAIN_DEADLINE_DEFAULT, Deadline, HistoryRequest, LogsRequest, WaitRequest};
+use outlive_schemas::snapshot::{SnapshotList, SnapshotPlace, SnapshotView};
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::{
     ExecutorList, ExecutorView, FeedEntry, Held, JobList, JobView, LeaderView, OldestCheckpointView, RestartingView,
@@ -137,6 +140,10 @@ pub enum Answer {
     Executors(ExecutorList),
     Executor(Box<ExecutorView>),
     Zone(ZoneView),
+    Versions(Box<VersionList>),
+    Snapshot(Box<SnapshotView>),
+    Snapshots(SnapshotList),
+    SnapshotPlace(Box<SnapshotPlace>),
     Deleted,
     Held(Held),
 }
@@ -409,6 +416,7 @@ impl Leader {
                 let until = |leader: &Leader| leader.state().collection_held_until;
                 self.propose(command, now, out).map(|()| Answer::Held(Held { until: until(self) }))
             }
+            Asked::Life(what) => self.life(namespace, origin, *what, now, out),
             Asked::Wait(request) => match self.wait(&namespace, &request, to, now) {
                 Ok(Some(answer)) => Ok(answer),
                 Ok(None) => return,
@@ -648,6 +656,9 @@ impl Leader {
             for (executor, stop) in state.stopping().filter_map(|id| dispatch::stop(id, state.jobs.get(&id)?)) {
                 orders.stop(executor, stop);
             }
+            state.attended().filter_map(|id| Some((id, state.jobs.get(&id)?))).for_each(|(id, job)| {
+                orders.attend(id, job);
+            });
             let messages = orders.into_messages(self.identity.term, self.journal.acked());
             out.extend(messages.into_iter().map(|(executor, order)| Output::Order { executor, order }));
         }
@@ -725,7 +736,7 @@ impl Leader {
 
     fn react(&mut self, events: &[Envelope], now: Timestamp, out: &mut Vec<Output>) {
         let mut follows: Vec<Output> = Vec::new();
-        let (mut assignments, mut stops) = (Vec::new(), Vec::new());
+        let (mut assignments, mut stops, mut attended) = (Vec::new(), Vec::new(), Vec::new());
         let mut done = BTreeSet::new();
         let state = self.journal.state();
         for envelope in events {
@@ -754,19 +765,10 @@ impl Leader {
                         follows.push(Output::Answer { to, answer });
                     }
                 }
+                event if life::may_need_orders(event) => attended.extend(event.job()),
                 _ => {}
             }
-            self.plan_due |= matches!(
-                envelope.event,
-                Event::JobSubmitted(_)
-                    | Event::JobRestarting(_)
-                    | Event::JobFinished(_)
-                    | Event::ExecutorJoined(_)
-                    | Event::ExecutorUndrained(_)
-                    | Event::ZoneUndrained(_)
-                    | Event::ZoneLost(_)
-                    | Event::ZoneSteady(_)
-            );
+            self.plan_due |= life::is_for_the_planner(&envelope.event);
             let (Some(id), Some(job)) = (about, job) else { continue };
             metrics::event(job, envelope);
             follows.push(feed(id, job, envelope));
@@ -776,7 +778,14 @@ impl Leader {
                 }
             }
         }
+        let mut orders = dispatch::Orders::default();
+        for id in attended {
+            if let Some(job) = self.journal.state().jobs.get(&id) {
+                orders.attend(id, job);
+            }
+        }
         if let Some(held) = self.journal.orders() {
+            held.append(orders);
             assignments.into_iter().for_each(|(executor, assignment)| held.assign(executor, assignment));
             stops.into_iter().for_each(|(executor, stop)| held.stop(executor, stop));
         }

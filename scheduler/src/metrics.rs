@@ -146,6 +146,8 @@ pub fn event(job: &Job, envelope: &Envelope) {
                 downtime(away.0);
             }
         }
+        Event::SnapshotCompleted(_) => counter!("outlive_snapshots_total", "outcome" => "ready").increment(1),
+        Event::SnapshotFailed(_) => counter!("outlive_snapshots_total", "outcome" => "failed").increment(1),
         _ => {}
     }
 }

@@ -56,7 +56,7 @@ pub fn take(leader: &mut Leader, batch: ReportBatch, now: Timestamp, out: &mut V
 /// the job's attempt then, and that nobody else had put anything before.
 fn retained(leader: &Leader, checkpointed: BTreeSet<(JobId, Attempt)>) -> Vec<Retained> {
     let of = |(job, attempt)| {
-        let found = leader.state().jobs.get(&job).filter(|found| found.attempt == attempt)?;
+        let found = leader.state().jobs.get(&job).filter(|found| found.attempt == attempt && !found.is_importing())?;
         Some(Retained { job, attempt, manifests: referenced::manifests(found) })
     };
     checkpointed.into_iter().filter_map(of).collect()

@@ -133,6 +133,10 @@ fn written(answer: Answer, format: Format) -> (Bytes, Option<Rejection>) {
         Answer::Executors(list) => format.encode(list),
         Answer::Executor(view) => format.encode(view),
         Answer::Zone(view) => format.encode(view),
+        Answer::Versions(list) => format.encode(list),
+        Answer::Snapshot(view) => format.encode(view),
+        Answer::Snapshots(list) => format.encode(list),
+        Answer::SnapshotPlace(place) => format.encode(place),
         Answer::Deleted => format.encode(&Empty {}),
         Answer::Held(held) => format.encode(held),
     };

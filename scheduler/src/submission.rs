@@ -6,11 +6,13 @@ use outlive_schemas::command::{Origin, Stop};
 use outlive_schemas::error::{ErrorCode, Rejection};
 use outlive_schemas::id::{ExecutorRef, JobRef, Namespace, Zone};
 use outlive_schemas::job::{JobSpec, duration_in_range, invalid};
+use outlive_schemas::life::{RollbackRequest, StartRequest, StopRequest, UpdateRequest, VersionsRequest};
 use outlive_schemas::limits;
 use outlive_schemas::request::{
     CancelRequest, Deadline, DrainExecutorRequest, DrainZoneRequest, EmptyRequest, ExecutorRequest, GRACE_DEFAULT,
     HistoryRequest, HoldRequest, JobRequest, ListRequest, LogsRequest, SubmitManyRequest, WaitRequest, ZoneRequest,
 };
+use outlive_schemas::snapshot::{SnapshotDeleteRequest, SnapshotImportRequest, SnapshotListRequest, SnapshotRequest};
 use outlive_schemas::time::Millis;
 use outlive_schemas::trace::TraceContext;
 
@@ -28,6 +30,17 @@ pub enum Operation {
     Cancel,
     Kill,
     Delete,
+    Stop,
+    Start,
+    Update,
+    RollBack,
+    Versions,
+    CreateSnapshot,
+    GetSnapshot,
+    ListSnapshots,
+    DeleteSnapshot,
+    LocateSnapshot,
+    ImportSnapshot,
     Status,
     Executors,
     HoldCollection,
@@ -39,7 +52,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    pub const ALL: [Operation; 19] = [
+    pub const ALL: [Operation; 30] = [
         Operation::Submit,
         Operation::SubmitMany,
         Operation::Get,
@@ -51,6 +64,17 @@ impl Operation {
         Operation::Cancel,
         Operation::Kill,
         Operation::Delete,
+        Operation::Stop,
+        Operation::Start,
+        Operation::Update,
+        Operation::RollBack,
+        Operation::Versions,
+        Operation::CreateSnapshot,
+        Operation::GetSnapshot,
+        Operation::ListSnapshots,
+        Operation::DeleteSnapshot,
+        Operation::LocateSnapshot,
+        Operation::ImportSnapshot,
         Operation::Status,
         Operation::Executors,
         Operation::HoldCollection,
@@ -75,6 +99,17 @@ impl Operation {
             Operation::Cancel => "job.cancel",
             Operation::Kill => "job.kill",
             Operation::Delete => "job.delete",
+            Operation::Stop => "job.stop",
+            Operation::Start => "job.start",
+            Operation::Update => "job.update",
+            Operation::RollBack => "job.rollback",
+            Operation::Versions => "job.versions",
+            Operation::CreateSnapshot => "snapshot.create",
+            Operation::GetSnapshot => "snapshot.get",
+            Operation::ListSnapshots => "snapshot.list",
+            Operation::DeleteSnapshot => "snapshot.delete",
+            Operation::LocateSnapshot => "snapshot.locate",
+            Operation::ImportSnapshot => "snapshot.import",
             Operation::Status => "status",
             Operation::Executors => "executor.list",
             Operation::HoldCollection => "collection.hold",
@@ -127,6 +162,8 @@ pub enum Asked {
         how: Stop,
     },
     Delete(JobRef),
+    /// What a job's life is made of beyond one run; see `leader/life.rs`.
+    Life(Box<LifeAsked>),
     Status,
     Executors,
     /// For so long from now nothing is collected.
@@ -142,6 +179,21 @@ pub enum Asked {
         deadline: Option<Deadline>,
     },
     UndrainZone(Zone),
+}
+
+#[derive(Clone, Debug)]
+pub enum LifeAsked {
+    Stop(StopRequest),
+    Start(StartRequest),
+    Update(UpdateRequest),
+    RollBack(RollbackRequest),
+    Versions(VersionsRequest),
+    CreateSnapshot(SnapshotRequest),
+    GetSnapshot(SnapshotRequest),
+    ListSnapshots(SnapshotListRequest),
+    DeleteSnapshot(SnapshotDeleteRequest),
+    LocateSnapshot(SnapshotRequest),
+    ImportSnapshot(SnapshotImportRequest),
 }
 
 /// A request as it arrived.
@@ -202,6 +254,22 @@ pub fn parse(raw: Raw<'_>, format: Format) -> Result<Request, Rejection> {
         }
         Operation::Kill => Asked::Cancel { job: job(format, body)?, how: Stop::Kill },
         Operation::Delete => Asked::Delete(job(format, body)?),
+        Operation::Stop => asked(LifeAsked::Stop(format.decode(body)?)),
+        Operation::Start => asked(LifeAsked::Start(format.decode(body)?)),
+        Operation::Update => {
+            if body.len() > limits::JOB_SPEC_BYTES_MAX {
+                return Err(too_large("the job's specification", body.len(), limits::JOB_SPEC_BYTES_MAX));
+            }
+            asked(LifeAsked::Update(format.decode(body)?))
+        }
+        Operation::RollBack => asked(LifeAsked::RollBack(format.decode(body)?)),
+        Operation::Versions => asked(LifeAsked::Versions(format.decode(body)?)),
+        Operation::CreateSnapshot => asked(LifeAsked::CreateSnapshot(format.decode(body)?)),
+        Operation::GetSnapshot => asked(LifeAsked::GetSnapshot(format.decode(body)?)),
+        Operation::ListSnapshots => asked(LifeAsked::ListSnapshots(format.decode(body)?)),
+        Operation::DeleteSnapshot => asked(LifeAsked::DeleteSnapshot(format.decode(body)?)),
+        Operation::LocateSnapshot => asked(LifeAsked::LocateSnapshot(format.decode(body)?)),
+        Operation::ImportSnapshot => asked(LifeAsked::ImportSnapshot(format.decode(body)?)),
         Operation::Status => {
             format.decode::<EmptyRequest>(body)?;
             Asked::Status
@@ -228,6 +296,10 @@ pub fn parse(raw: Raw<'_>, format: Format) -> Result<Request, Rejection> {
         Operation::UndrainZone => Asked::UndrainZone(format.decode::<ZoneRequest>(body)?.zone),
     };
     Ok(Request { namespace, origin: origin(raw.request_id, raw.actor)?, trace: None, what })
+}
+
+fn asked(what: LifeAsked) -> Asked {
+    Asked::Life(Box::new(what))
 }
 
 fn job(format: Format, body: &[u8]) -> Result<JobRef, Rejection> {

@@ -2,9 +2,11 @@
 
 use crate::event::Cause;
 use crate::executor::Registration;
-use crate::id::{Attempt, ExecutorId, ExecutorRef, JobId, JobRef, Namespace, Zone};
+use crate::id::{Attempt, ExecutorId, ExecutorRef, JobId, JobRef, JobVersion, Namespace, SnapshotName, Zone};
 use crate::job::JobSpec;
+use crate::life::RestoreRequest;
 use crate::message::Report;
+use crate::snapshot::ImportedContent;
 use crate::time::{Millis, Timestamp};
 use compact_str::CompactString;
 use std::sync::Arc;
@@ -64,6 +66,53 @@ pub enum Command {
         zone: Zone,
     },
 
+    StopJob {
+        namespace: Namespace,
+        origin: Origin,
+        job: JobRef,
+        force: bool,
+    },
+    StartJob {
+        namespace: Namespace,
+        origin: Origin,
+        job: JobRef,
+        restore: RestoreRequest,
+    },
+    UpdateJob {
+        namespace: Namespace,
+        origin: Origin,
+        job: JobRef,
+        expected_version: JobVersion,
+        spec: Box<JobSpec>,
+        allow_lost_state: bool,
+    },
+    RollBackJob {
+        namespace: Namespace,
+        origin: Origin,
+        job: JobRef,
+        expected_version: JobVersion,
+    },
+    CreateSnapshot {
+        namespace: Namespace,
+        origin: Origin,
+        job: JobRef,
+        name: SnapshotName,
+    },
+    DeleteSnapshot {
+        namespace: Namespace,
+        origin: Origin,
+        job: JobRef,
+        name: SnapshotName,
+        created_at: Timestamp,
+    },
+    ImportSnapshot {
+        namespace: Namespace,
+        origin: Origin,
+        job: JobRef,
+        name: SnapshotName,
+        content: Option<ImportedContent>,
+    },
+
     // From executors.
     AdmitExecutor(Registration),
     Report {
@@ -108,6 +157,10 @@ pub enum Command {
     },
     /// What a deleted job left is gone.
     ConfirmErasure {
+        job: JobId,
+    },
+    /// Do what is due about a job's snapshots, its stop, its update or its rollback.
+    AttendJob {
         job: JobId,
     },
     /// End a job whose executor was told to stop it and never confirmed.

@@ -11,7 +11,14 @@ use crate::id::{
     Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, Namespace, SchedulerName, Sequence, Term, Zone,
 };
 use crate::job::{JobKind, JobSpec, Labels};
+use crate::life::{
+    BaseReplaced, JobStopped, RollbackBegun, StartRequested, StopFailed, StopRequested, UpdateFailed, UpdateRequested,
+    VersionProven, VersionRestored, VersionStarted,
+};
 use crate::payload::Payload;
+use crate::snapshot::{
+    SnapshotCompleted, SnapshotDeleted, SnapshotDeletionRequested, SnapshotFailed, SnapshotRequested,
+};
 use crate::time::Timestamp;
 use crate::view::Status;
 use compact_str::CompactString;
@@ -99,6 +106,55 @@ pub enum Event {
     /// starting: the checkpoint is not offered again; the one before it is.
     #[serde(rename = "checkpoint_unreadable/1")]
     CheckpointUnreadable(CheckpointUnreadable),
+
+    /// → creating (the snapshot; the job stays as it is).
+    #[serde(rename = "snapshot_requested/1")]
+    SnapshotRequested(SnapshotRequested),
+    /// creating → ready.
+    #[serde(rename = "snapshot_completed/1")]
+    SnapshotCompleted(SnapshotCompleted),
+    /// creating → failed.
+    #[serde(rename = "snapshot_failed/1")]
+    SnapshotFailed(SnapshotFailed),
+    /// ready, failed → deleting.
+    #[serde(rename = "snapshot_deletion_requested/1")]
+    SnapshotDeletionRequested(SnapshotDeletionRequested),
+    /// Any status → forgotten.
+    #[serde(rename = "snapshot_deleted/1")]
+    SnapshotDeleted(SnapshotDeleted),
+    /// Any status that is not final → stopping.
+    #[serde(rename = "stop_requested/1")]
+    StopRequested(StopRequested),
+    /// stopping → running.
+    #[serde(rename = "stop_failed/1")]
+    StopFailed(StopFailed),
+    /// Any status that is not final → stopped.
+    #[serde(rename = "job_stopped/1")]
+    JobStopped(JobStopped),
+    /// stopped → starting.
+    #[serde(rename = "start_requested/1")]
+    StartRequested(StartRequested),
+    /// starting: no change of status.
+    #[serde(rename = "base_replaced/1")]
+    BaseReplaced(BaseReplaced),
+    /// pending, stopped: no change; starting, running, restarting → updating.
+    #[serde(rename = "update_requested/1")]
+    UpdateRequested(UpdateRequested),
+    /// updating → running.
+    #[serde(rename = "update_failed/1")]
+    UpdateFailed(UpdateFailed),
+    /// pending, stopped: no change; updating stays.
+    #[serde(rename = "version_started/1")]
+    VersionStarted(VersionStarted),
+    /// updating → running.
+    #[serde(rename = "version_proven/1")]
+    VersionProven(VersionProven),
+    /// running, restarting, starting, updating → rolling_back.
+    #[serde(rename = "rollback_begun/1")]
+    RollbackBegun(RollbackBegun),
+    /// rolling_back stays.
+    #[serde(rename = "version_restored/1")]
+    VersionRestored(VersionRestored),
 }
 
 /// A registration as `executor_joined/1` holds it. In etcd an executor may say more than this version knows; in the log
@@ -376,6 +432,22 @@ impl Event {
             Event::CheckpointCompleted(_) => "checkpoint_completed",
             Event::CheckpointFailed(_) => "checkpoint_failed",
             Event::CheckpointUnreadable(_) => "checkpoint_unreadable",
+            Event::SnapshotRequested(_) => "snapshot_requested",
+            Event::SnapshotCompleted(_) => "snapshot_completed",
+            Event::SnapshotFailed(_) => "snapshot_failed",
+            Event::SnapshotDeletionRequested(_) => "snapshot_deletion_requested",
+            Event::SnapshotDeleted(_) => "snapshot_deleted",
+            Event::StopRequested(_) => "stop_requested",
+            Event::StopFailed(_) => "stop_failed",
+            Event::JobStopped(_) => "job_stopped",
+            Event::StartRequested(_) => "start_requested",
+            Event::BaseReplaced(_) => "base_replaced",
+            Event::UpdateRequested(_) => "update_requested",
+            Event::UpdateFailed(_) => "update_failed",
+            Event::VersionStarted(_) => "version_started",
+            Event::VersionProven(_) => "version_proven",
+            Event::RollbackBegun(_) => "rollback_begun",
+            Event::VersionRestored(_) => "version_restored",
         }
     }
 
@@ -404,6 +476,22 @@ impl Event {
             Event::CheckpointCompleted(e) => Some(e.job),
             Event::CheckpointFailed(e) => Some(e.job),
             Event::CheckpointUnreadable(e) => Some(e.job),
+            Event::SnapshotRequested(e) => Some(e.job),
+            Event::SnapshotCompleted(e) => Some(e.job),
+            Event::SnapshotFailed(e) => Some(e.job),
+            Event::SnapshotDeletionRequested(e) => Some(e.job),
+            Event::SnapshotDeleted(e) => Some(e.job),
+            Event::StopRequested(e) => Some(e.job),
+            Event::StopFailed(e) => Some(e.job),
+            Event::JobStopped(e) => Some(e.job),
+            Event::StartRequested(e) => Some(e.job),
+            Event::BaseReplaced(e) => Some(e.job),
+            Event::UpdateRequested(e) => Some(e.job),
+            Event::UpdateFailed(e) => Some(e.job),
+            Event::VersionStarted(e) => Some(e.job),
+            Event::VersionProven(e) => Some(e.job),
+            Event::RollbackBegun(e) => Some(e.job),
+            Event::VersionRestored(e) => Some(e.job),
         }
     }
 
@@ -418,6 +506,15 @@ impl Event {
             Event::CheckpointCompleted(e) => e.attempt,
             Event::CheckpointFailed(e) => e.attempt,
             Event::CheckpointUnreadable(e) => e.attempt,
+            Event::StopRequested(e) => e.attempt,
+            Event::StopFailed(e) => e.attempt,
+            Event::JobStopped(e) => e.attempt,
+            Event::UpdateRequested(e) => e.attempt,
+            Event::UpdateFailed(e) => e.attempt,
+            Event::VersionStarted(e) => e.attempt,
+            Event::VersionProven(e) => e.attempt,
+            Event::RollbackBegun(e) => e.attempt,
+            Event::VersionRestored(e) => e.attempt,
             _ => return None,
         };
         (attempt != Attempt(0)).then_some(attempt)
@@ -465,6 +562,35 @@ impl Event {
             }),
             Event::CheckpointFailed(e) => json!({"reason": e.reason}),
             Event::CheckpointUnreadable(e) => json!({"checkpoint": e.number, "reason": e.reason}),
+            Event::SnapshotRequested(e) => json!({
+                "snapshot": e.name, "purpose": e.purpose, "version": e.version, "give_up_at": e.give_up_at,
+            }),
+            Event::SnapshotCompleted(e) => json!({
+                "snapshot": e.name, "checkpoint": e.content.map(|c| c.number),
+                "size_bytes": e.content.map_or(0, |c| c.taken.size_bytes),
+            }),
+            Event::SnapshotFailed(e) => json!({"snapshot": e.name, "reason": e.reason}),
+            Event::SnapshotDeletionRequested(e) => json!({"snapshot": e.name}),
+            Event::SnapshotDeleted(e) => json!({"snapshot": e.name}),
+            Event::StopRequested(e) => json!({"force": e.force, "snapshot": e.snapshot}),
+            Event::StopFailed(e) => json!({"reason": e.reason}),
+            Event::JobStopped(e) => json!({"reason": e.reason, "exit_code": e.exit_code, "snapshot": e.snapshot}),
+            Event::StartRequested(e) => json!({"restore": e.restore, "from": e.base.described()}),
+            Event::BaseReplaced(e) => json!({"reason": e.reason, "from": e.base.described()}),
+            Event::UpdateRequested(e) => json!({
+                "version": e.to, "from_version": e.from, "allow_lost_state": e.allow_lost_state,
+                "snapshot": e.snapshot,
+            }),
+            Event::UpdateFailed(e) => json!({"version": e.version, "reason": e.reason}),
+            Event::VersionStarted(e) => json!({
+                "version": e.version, "from": e.base.described(), "prove_by": e.prove_by,
+            }),
+            Event::VersionProven(e) => json!({"version": e.version}),
+            Event::RollbackBegun(e) => json!({
+                "version": e.to, "from_version": e.from, "automatic": e.automatic, "reason": e.reason,
+                "from": e.base.described(), "snapshot": e.snapshot,
+            }),
+            Event::VersionRestored(e) => json!({"version": e.version}),
         };
         match value {
             serde_json::Value::Object(map) => {

@@ -90,6 +90,7 @@ token!(/** A job's name; unique among the live jobs of its namespace. */ JobName
 token!(/** An availability zone: hosts that fail together. */ Zone, "zone");
 token!(/** An executor's lasting name, such as `executor-a-1`. */ ExecutorName, "executor name");
 token!(/** A scheduler's lasting name, such as `scheduler-a`. */ SchedulerName, "scheduler name");
+token!(/** What a snapshot of one job is called. */ SnapshotName, "snapshot name");
 
 macro_rules! unique {
     ($(#[$doc:meta])* $type:ident, $what:literal) => {
@@ -243,6 +244,21 @@ impl Serialize for ExecutorRef {
 impl<'de> Deserialize<'de> for ExecutorRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         CompactString::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What the names of snapshots begin with that Outlive takes by itself.
+const SYSTEM_SNAPSHOT_PREFIX: &str = "system-";
+
+impl SnapshotName {
+    /// The name of a snapshot that Outlive takes by itself; `number` counts a job's snapshots.
+    pub fn of_system(purpose: &str, number: u64) -> SnapshotName {
+        SnapshotName(compact_str::format_compact!("{SYSTEM_SNAPSHOT_PREFIX}{purpose}-{number}"))
+    }
+
+    /// Whether Outlive keeps this name for itself.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(SYSTEM_SNAPSHOT_PREFIX)
     }
 }
 

@@ -15,6 +15,8 @@ pub mod request;
 pub mod command;
 pub mod event;
 pub mod checkpoint;
+pub mod snapshot;
+pub mod life;
 pub mod executor;
 pub mod message;
 pub mod view;

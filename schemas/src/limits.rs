@@ -29,6 +29,13 @@ pub const LABELS_MAX: usize = 64;
 pub const LABEL_BYTES_MAX: usize = 128;
 pub const PLACEMENT_ZONES_MAX: usize = 64;
 
+/// Snapshots of one job that users have asked for (contract). Each takes some 300 bytes of the scheduler's memory.
+pub const SNAPSHOTS_PER_JOB_MAX: usize = 1_000;
+/// Snapshots of one job that Outlive took by itself, at stops and updates; of more the oldest is let go.
+pub const SYSTEM_SNAPSHOTS_PER_JOB_MAX: usize = 1_000;
+/// Versions of one job that are remembered, with their specifications; of more the oldest is forgotten.
+pub const VERSIONS_PER_JOB_MAX: usize = 100;
+
 /// One million millicores: a thousand cores, more than any host in sight.
 pub const CPU_MILLIS_MAX: u32 = 1_000_000;
 /// 64 TiB.
@@ -45,6 +52,11 @@ pub const LIST_LIMIT_DEFAULT: usize = 100;
 pub const LIST_LIMIT_MAX: usize = 1_000;
 /// Jobs that one `job.list` looks at before it returns a cursor: keeps a rare filter from holding up the leader.
 pub const LIST_SCAN_MAX: usize = 20_000;
+/// Snapshots in one page of `snapshot.list`, by default and at most.
+pub const SNAPSHOTS_LIMIT_DEFAULT: usize = 100;
+pub const SNAPSHOTS_LIMIT_MAX: usize = 1_000;
+/// Versions in one page of `job.versions`; fewer where their specifications are large.
+pub const VERSIONS_LIMIT_MAX: usize = VERSIONS_PER_JOB_MAX;
 pub const HISTORY_LIMIT_DEFAULT: usize = 100;
 pub const HISTORY_LIMIT_MAX: usize = 1_000;
 /// Log entries in one page of `job.logs`.

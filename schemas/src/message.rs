@@ -160,6 +160,8 @@ pub enum Order {
     Dismiss,
     /// Give these back, with their state. Repeated until their ends are reported.
     Release(Vec<ReleaseAttempt>),
+    /// Take a checkpoint of these now, for snapshots. Repeated until they are reported.
+    Snapshot(Vec<SnapshotAttempt>),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -186,6 +188,15 @@ pub struct StopAttempt {
     pub job: JobId,
     pub attempt: Attempt,
     pub how: Stop,
+}
+
+/// One checkpoint serves every snapshot of the job that was asked for before its state was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotAttempt {
+    pub job: JobId,
+    pub attempt: Attempt,
+    /// The highest number of the snapshots that are asked for.
+    pub up_to: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -274,6 +285,16 @@ pub enum News {
     Missing,
     /// It was to be given back with its state, and that cannot be stored: it goes on.
     ReleaseFailed {
+        reason: CompactString,
+    },
+    /// The state was read after the order for the snapshots up to this number was heard, and is stored: it is what
+    /// this manifest holds, of a checkpoint that was reported before; nothing where it is empty and always was.
+    Snapshot {
+        up_to: u64,
+        manifest: Option<BlobName>,
+    },
+    SnapshotFailed {
+        up_to: u64,
         reason: CompactString,
     },
 }

@@ -5,15 +5,17 @@
 //! the shape, not the file, is what has to be put right. A new shape gets a new version and so a new file.
 
 use bytes::Bytes;
-use outlive_schemas::checkpoint::{BlobName, Taken};
+use outlive_schemas::checkpoint::{BlobName, Checkpoint, Taken};
 use outlive_schemas::codec::{pack, unpack};
 use outlive_schemas::command::{LossReason, Stop};
 use outlive_schemas::event::*;
 use outlive_schemas::executor::{Capacity, DriverKind, Registration};
 use outlive_schemas::id::*;
 use outlive_schemas::job::*;
+use outlive_schemas::life::*;
 use outlive_schemas::payload::Payload;
 use outlive_schemas::size::ByteSize;
+use outlive_schemas::snapshot::*;
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::Status;
 use std::collections::{BTreeMap, BTreeSet};
@@ -287,6 +289,163 @@ fn expected() -> BTreeMap<&'static str, Vec<Event>> {
             })],
         ),
     ])
+    .into_iter()
+    .chain(expected_of_snapshots())
+    .chain(expected_of_life())
+    .collect()
+}
+
+fn checkpoint() -> Checkpoint {
+    Checkpoint { number: CheckpointNumber(12), attempt: Attempt(3), at: AT, taken: taken() }
+}
+
+fn snapshot(name: &str) -> SnapshotName {
+    name.parse().expect("a name")
+}
+
+fn expected_of_snapshots() -> Vec<(&'static str, Vec<Event>)> {
+    let requested = |purpose, request_id: Option<&str>| {
+        Event::SnapshotRequested(SnapshotRequested {
+            job: job(),
+            name: snapshot("before-the-migration"),
+            number: 7,
+            purpose,
+            version: JobVersion(2),
+            give_up_at: LATEST,
+            request_id: request_id.map(Into::into),
+        })
+    };
+    let completed =
+        |content| Event::SnapshotCompleted(SnapshotCompleted { job: job(), name: snapshot("system-stop-1"), content });
+    let deletion = |request_id: Option<&str>| {
+        Event::SnapshotDeletionRequested(SnapshotDeletionRequested {
+            job: job(),
+            name: snapshot("a"),
+            request_id: request_id.map(Into::into),
+        })
+    };
+    vec![
+        (
+            "snapshot_requested/1",
+            vec![
+                requested(Purpose::Asked, Some("request-1")),
+                requested(Purpose::Import, None),
+                requested(Purpose::Stop, None),
+                requested(Purpose::Update, None),
+                requested(Purpose::Rollback, None),
+            ],
+        ),
+        ("snapshot_completed/1", vec![completed(Some(checkpoint())), completed(None)]),
+        (
+            "snapshot_failed/1",
+            vec![Event::SnapshotFailed(SnapshotFailed { job: job(), name: snapshot("a"), reason: "disk full".into() })],
+        ),
+        ("snapshot_deletion_requested/1", vec![deletion(Some("request-1")), deletion(None)]),
+        ("snapshot_deleted/1", vec![Event::SnapshotDeleted(SnapshotDeleted { job: job(), name: snapshot("a") })]),
+    ]
+}
+
+fn expected_of_life() -> Vec<(&'static str, Vec<Event>)> {
+    let full = Base { snapshot: Some(snapshot("a")), content: Some(checkpoint()) };
+    let empty = Base { snapshot: None, content: None };
+    let (attempt, version) = (Attempt(3), JobVersion(2));
+    let stop = |force, name: Option<&str>, request_id: Option<&str>| {
+        Event::StopRequested(StopRequested {
+            job: job(),
+            attempt,
+            force,
+            snapshot: name.map(snapshot),
+            give_up_at: LATEST,
+            request_id: request_id.map(Into::into),
+        })
+    };
+    let stopped = |reason: Option<&str>, exit_code, name: Option<&str>| {
+        Event::JobStopped(JobStopped {
+            job: job(),
+            attempt,
+            reason: reason.map(Into::into),
+            exit_code,
+            snapshot: name.map(snapshot),
+        })
+    };
+    let start = |restore, base: &Base, request_id: Option<&str>| {
+        Event::StartRequested(StartRequested {
+            job: job(),
+            restore,
+            base: base.clone(),
+            request_id: request_id.map(Into::into),
+        })
+    };
+    let update = |spec, allow_lost_state, name: Option<&str>, request_id: Option<&str>| {
+        Event::UpdateRequested(UpdateRequested {
+            job: job(),
+            attempt,
+            from: JobVersion(1),
+            to: version,
+            spec: Arc::new(spec),
+            allow_lost_state,
+            snapshot: name.map(snapshot),
+            give_up_at: AT,
+            request_id: request_id.map(Into::into),
+        })
+    };
+    let started = |base: &Base, ended_at, prove_by| {
+        Event::VersionStarted(VersionStarted { job: job(), attempt, version, base: base.clone(), ended_at, prove_by })
+    };
+    let rollback = |automatic, base: &Base, name: Option<&str>, request_id: Option<&str>| {
+        Event::RollbackBegun(RollbackBegun {
+            job: job(),
+            attempt,
+            from: version,
+            to: JobVersion(1),
+            automatic,
+            reason: "exited with 1".into(),
+            base: base.clone(),
+            snapshot: name.map(snapshot),
+            give_up_at: AT,
+            request_id: request_id.map(Into::into),
+        })
+    };
+    let restored =
+        |ended_at| Event::VersionRestored(VersionRestored { job: job(), attempt, version: JobVersion(1), ended_at });
+    vec![
+        ("stop_requested/1", vec![stop(false, Some("system-stop-1"), Some("request-1")), stop(true, None, None)]),
+        ("stop_failed/1", vec![Event::StopFailed(StopFailed { job: job(), attempt, reason: "disk full".into() })]),
+        ("job_stopped/1", vec![stopped(Some("lost"), Some(1), Some("system-stop-1")), stopped(None, None, None)]),
+        (
+            "start_requested/1",
+            vec![
+                start(RestoreMode::Snapshot, &full, Some("request-1")),
+                start(RestoreMode::Latest, &full, None),
+                start(RestoreMode::None, &empty, None),
+            ],
+        ),
+        (
+            "base_replaced/1",
+            vec![Event::BaseReplaced(BaseReplaced { job: job(), base: full.clone(), reason: "gone".into() })],
+        ),
+        (
+            "update_requested/1",
+            vec![
+                update(full_spec(), true, Some("system-update-1"), Some("request-1")),
+                update(bare_spec(), false, None, None),
+            ],
+        ),
+        (
+            "update_failed/1",
+            vec![Event::UpdateFailed(UpdateFailed { job: job(), attempt, version, reason: "disk full".into() })],
+        ),
+        ("version_started/1", vec![started(&full, Some(AT), Some(LATEST)), started(&empty, None, None)]),
+        ("version_proven/1", vec![Event::VersionProven(VersionProven { job: job(), attempt, version })]),
+        (
+            "rollback_begun/1",
+            vec![
+                rollback(false, &full, Some("system-rollback-2"), Some("request-1")),
+                rollback(true, &empty, None, None),
+            ],
+        ),
+        ("version_restored/1", vec![restored(Some(AT)), restored(None)]),
+    ]
 }
 
 /// The first of them with somebody who asked, the others without.

@@ -114,12 +114,16 @@ impl AttemptMachine {
             (Step::Storing { began_at }, Ok(Some(taken))) => {
                 *step = Step::Reported { began_at, ended_at: now_ms };
                 effects.push(Effect::Report { at_ms: now_ms, news: News::Checkpoint(taken) });
+                self.snapshots_stored(Some(taken.manifest), now_ms, effects);
             }
             (Step::LastStoring, Ok(taken)) => {
                 *step = Step::LastEnding { taken };
                 effects.push(Effect::EndFrozen { round: of });
             }
-            (Step::Storing { began_at }, Ok(None)) => self.rest(began_at, now_ms, effects),
+            (Step::Storing { began_at }, Ok(None)) => {
+                self.snapshots_stored(None, now_ms, effects);
+                self.rest(began_at, now_ms, effects);
+            }
             (Step::Storing { began_at }, Err(fault)) => self.fault(began_at, fault, now_ms, effects),
             (Step::LastStoring, Err(fault)) => self.last_failed(fault, now_ms, effects),
             _ => {}
@@ -132,7 +136,8 @@ impl AttemptMachine {
         self.rest(began_at, ended_at, effects);
     }
 
-    fn begin_checkpoint(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+    pub(super) fn begin_checkpoint(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        self.snapshots_begin();
         let State::Running { step, .. } = &mut self.state else { return };
         *step = Step::Reading { began_at: now_ms };
         self.round = self.round.wrapping_add(1);
@@ -153,6 +158,7 @@ impl AttemptMachine {
         now_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
+        self.snapshots_failed(&reason, now_ms, effects);
         effects.push(Effect::Report { at_ms: now_ms, news: News::CheckpointFailed { reason } });
         self.rest(began_at, now_ms.saturating_add(FAILURE_PAUSE_MS_MIN), effects);
     }
@@ -163,6 +169,7 @@ impl AttemptMachine {
         let by_pause = ended_at.saturating_add(self.plan.min_pause_ms);
         self.set_step(Step::Idle { next_at: by_interval.max(by_pause) });
         self.go_on_releasing(ended_at, effects);
+        self.go_on_snapshotting(ended_at, effects);
     }
 
     pub(super) fn set_step(&mut self, to: Step) {

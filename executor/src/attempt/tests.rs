@@ -25,6 +25,7 @@ pub(crate) fn assignment(spec: &str) -> Assignment {
 }
 
 const PLAN: Plan = Plan {
+    manifest: None,
     restore: None,
     interval_ms: 10_000,
     min_pause_ms: 5_000,
@@ -576,4 +577,47 @@ fn answers_that_nobody_waits_for_change_nothing() {
         scene.check(2_003, input, &[]);
     }
     scene.wakes_at(None);
+}
+
+#[test]
+fn a_snapshot_is_a_checkpoint_at_once_and_one_serves_all_that_were_heard_before() {
+    let snapshot = |up_to| Input::Snapshot { up_to };
+    let told = |at, up_to, contents: Option<u8>| {
+        report(at, News::Snapshot { up_to, manifest: contents.map(|n| taken(n).manifest) })
+    };
+    let mut scene = running(PLAN);
+    scene
+        .check(2_000, snapshot(2), &[Effect::Read { round: 1 }])
+        // The order is repeated, and another comes after the reading has begun.
+        .check(2_001, snapshot(2), &[])
+        .check(2_002, Input::Read { round: 1, result: Ok(()) }, &[Effect::Store { round: 1 }])
+        .check(2_003, snapshot(3), &[]);
+    let stored = Input::Stored { round: 1, result: Ok(Some(taken(1))) };
+    scene
+        .check(2_004, stored, &[report(2_004, News::Checkpoint(taken(1))), told(2_004, 2, Some(1))])
+        .check(2_005, Input::CheckpointAcknowledged, &[Effect::CommitCheckpoint, Effect::Read { round: 2 }])
+        .check(2_006, Input::Read { round: 2, result: Ok(()) }, &[Effect::Store { round: 2 }])
+        // Nothing has changed: it is what the last one holds, and nothing is uploaded.
+        .check(2_007, Input::Stored { round: 2, result: Ok(None) }, &[told(2_007, 3, Some(1))])
+        .check(2_008, snapshot(3), &[]);
+    // An empty state that always was empty is a snapshot as well.
+    running(PLAN)
+        .check(2_000, snapshot(1), &[Effect::Read { round: 1 }])
+        .check(2_001, Input::Read { round: 1, result: Ok(()) }, &[Effect::Store { round: 1 }])
+        .check(2_002, Input::Stored { round: 1, result: Ok(None) }, &[told(2_002, 1, None)]);
+}
+
+#[test]
+fn a_snapshot_whose_checkpoint_fails_has_failed() {
+    let reason = CompactString::from("device");
+    let failed = News::SnapshotFailed { up_to: 1, reason: reason.clone() };
+    let fault = CheckpointFault::Failed { reason: reason.clone() };
+    running(PLAN)
+        .check(2_000, Input::Snapshot { up_to: 1 }, &[Effect::Read { round: 1 }])
+        .check(
+            2_001,
+            Input::Read { round: 1, result: Err(fault) },
+            &[report(2_001, failed), report(2_001, News::CheckpointFailed { reason })],
+        )
+        .check(2_002, Input::Snapshot { up_to: 1 }, &[]);
 }

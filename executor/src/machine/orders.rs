@@ -12,7 +12,7 @@ use outlive_schemas::executor::Capacity;
 use outlive_schemas::id::{Attempt, JobId, Sequence};
 use outlive_schemas::job::Driver;
 use outlive_schemas::message::{
-    Assignment, Ended, News, Order, Outcome, ReleaseAttempt, Released, StopAttempt, ToExecutor,
+    Assignment, Ended, News, Order, Outcome, ReleaseAttempt, Released, SnapshotAttempt, StopAttempt, ToExecutor,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,6 +44,7 @@ impl ExecutorMachine {
             Order::Stop(stops) => stops.into_iter().for_each(|stop| self.stop(stop)),
             Order::Want(wanted) => self.want(&wanted, order.seq),
             Order::Dismiss => self.dismissed(),
+            Order::Snapshot(snapshots) => snapshots.into_iter().for_each(|snapshot| self.snapshot(snapshot)),
             Order::Release(releases) => releases.into_iter().for_each(|release| self.release(release)),
         }
     }
@@ -65,6 +66,15 @@ impl ExecutorMachine {
         self.holdings.end(job, attempt);
         let ended = Ended { outcome, ran_ms: None, result: None };
         self.outbox.push(job, attempt, self.now_ms(), News::Ended(ended));
+    }
+
+    fn snapshot(&mut self, snapshot: SnapshotAttempt) {
+        let SnapshotAttempt { job, attempt, up_to } = snapshot;
+        if self.live.contains_key(&(job, attempt)) {
+            self.step(job, attempt, attempt::Input::Snapshot { up_to });
+        } else if self.intake.stops_missing(&self.holdings, job, attempt) {
+            self.outbox.push(job, attempt, self.now_ms(), News::Missing);
+        }
     }
 
     fn release(&mut self, release: ReleaseAttempt) {

@@ -37,6 +37,8 @@ fn kinds(batch: &ReportBatch) -> Vec<&'static str> {
         News::Ended(_) => "ended",
         News::Missing => "missing",
         News::ReleaseFailed { .. } => "release failed",
+        News::Snapshot { .. } => "snapshot",
+        News::SnapshotFailed { .. } => "snapshot failed",
     };
     batch.reports.iter().map(kind).collect()
 }

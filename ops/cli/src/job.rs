@@ -11,6 +11,7 @@ mod logs;
 mod history;
 mod why;
 mod end;
+mod life;
 
 use crate::args::Global;
 use clap::{Args, Subcommand};
@@ -38,6 +39,16 @@ pub enum JobCommand {
     Cancel(end::CancelArgs),
     /// End a job with SIGKILL, now
     Kill(end::KillArgs),
+    /// Stop a service with a snapshot of its state; it can be started again
+    Stop(life::StopArgs),
+    /// Start a stopped service
+    Start(life::StartArgs),
+    /// Replace a job's specification, and go back if the new one does not become healthy
+    Update(life::UpdateArgs),
+    /// Go back to the version before
+    Rollback(life::RollbackArgs),
+    /// List a job's versions, and how each ended
+    Versions(life::VersionsArgs),
     /// Forget a finished job, and everything that is kept of it
     Delete(end::DeleteArgs),
 }
@@ -62,6 +73,11 @@ pub async fn run(command: JobCommand, global: &Global) -> anyhow::Result<()> {
         JobCommand::Why(args) => why::run(args, global).await,
         JobCommand::Cancel(args) => end::cancel(args, global).await,
         JobCommand::Kill(args) => end::kill(args, global).await,
+        JobCommand::Stop(args) => life::stop(args, global).await,
+        JobCommand::Start(args) => life::start(args, global).await,
+        JobCommand::Update(args) => life::update(args, global).await,
+        JobCommand::Rollback(args) => life::rollback(args, global).await,
+        JobCommand::Versions(args) => life::versions(args, global).await,
         JobCommand::Delete(args) => end::delete(args, global).await,
     }
 }

@@ -20,6 +20,7 @@ mod dev;
 mod chaos;
 mod bench;
 mod job;
+mod snapshot;
 mod status;
 mod probe;
 mod overview;
@@ -88,6 +89,7 @@ fn start(Cli { global, command }: Cli) -> anyhow::Result<ExitCode> {
 async fn ask(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
     match command {
         Command::Job(command) => job::run(command, global).await?,
+        Command::Snapshot(command) => snapshot::run(command, global).await?,
         Command::Status(_) => status::run(global).await?,
         Command::Top(args) => top::run(args, global).await?,
         Command::Executor(args) => executor::ask(args, global).await?,

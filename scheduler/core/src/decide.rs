@@ -9,8 +9,11 @@ mod place;
 mod keep;
 mod drain;
 mod zone;
+mod snapshot;
+mod life;
 
 pub use recover::backoff;
+pub use snapshot::find as find_snapshot;
 
 use crate::state::State;
 use outlive_schemas::command::Command;
@@ -40,6 +43,11 @@ impl From<Rejection> for Refusal {
 ///
 /// The events of one command stand in one commit: all of them happen, or none.
 pub fn decide(state: &State, command: Command, now: Timestamp) -> Result<Vec<Envelope>, Refusal> {
+    let events = events_of(state, command, now)?;
+    Ok(snapshot::settle(state, events))
+}
+
+fn events_of(state: &State, command: Command, now: Timestamp) -> Result<Vec<Envelope>, Refusal> {
     match command {
         Command::SubmitJobs { namespace, origin, jobs } => submit::submit(state, namespace, origin, jobs, now),
         Command::CancelJob { namespace, origin, job, how } => stop::cancel(state, &namespace, origin, &job, how, now),
@@ -47,6 +55,28 @@ pub fn decide(state: &State, command: Command, now: Timestamp) -> Result<Vec<Env
         Command::ExpireJob { job } => keep::expire(state, job, now),
         Command::ConfirmErasure { job } => keep::erased(state, job, now),
         Command::HoldCollection { by, until } => keep::hold(state, by, until, now),
+        Command::StopJob { namespace, origin, job, force } => life::stop(state, &namespace, origin, &job, force, now),
+        Command::StartJob { namespace, origin, job, restore } => {
+            life::start(state, &namespace, origin, &job, restore, now)
+        }
+        Command::UpdateJob { namespace, origin, job, expected_version, spec, allow_lost_state } => {
+            let (namespace, job, spec) = (&namespace, &job, *spec);
+            let asked = life::Update { namespace, origin, job, expected_version, spec, allow_lost_state };
+            life::update(state, asked, now)
+        }
+        Command::RollBackJob { namespace, origin, job, expected_version } => {
+            life::roll_back(state, &namespace, origin, &job, expected_version, now)
+        }
+        Command::CreateSnapshot { namespace, origin, job, name } => {
+            snapshot::create(state, &namespace, origin, &job, name, now)
+        }
+        Command::DeleteSnapshot { namespace, origin, job, name, created_at } => {
+            snapshot::delete(state, &namespace, origin, &job, &name, created_at, now)
+        }
+        Command::ImportSnapshot { namespace, origin, job, name, content } => {
+            snapshot::import(state, &namespace, origin, &job, name, content, now)
+        }
+        Command::AttendJob { job } => life::attend(state, job, now),
         Command::AbandonAttempt { job, attempt } => stop::abandon(state, job, attempt, now),
         Command::DrainExecutor { origin, executor, deadline } => {
             drain::executor(state, origin, &executor, deadline, now)

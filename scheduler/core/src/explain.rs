@@ -1,5 +1,6 @@
 //! Why a job is where it is, for people. The rules are the planner's own.
 
+use crate::life::Change;
 use crate::plan::doors::Doors;
 use crate::plan::{Hints, feasible};
 use crate::queue::Shape;
@@ -51,10 +52,10 @@ fn summary(state: &State, id: JobId, job: &Job, refused: usize, now: Timestamp) 
     let because = job.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
     match job.status {
         Status::Pending if job.ready_at > now => format!("it is tried at {}", job.ready_at),
-        Status::Restarting if job.ready_at > now => {
+        _ if job.is_queued() && job.ready_at > now => {
             format!("attempt {} ended{because}; the next is tried at {}", job.attempt, job.ready_at)
         }
-        Status::Pending | Status::Restarting => {
+        _ if job.is_queued() => {
             let alive = state.executors.values().filter(|e| e.is_alive()).count();
             match (alive, alive.saturating_sub(refused)) {
                 (0, _) => "it waits for an executor: none is there".to_owned(),
@@ -67,9 +68,25 @@ fn summary(state: &State, id: JobId, job: &Job, refused: usize, now: Timestamp) 
             None => format!("attempt {} is being started on {}", job.attempt, host()),
         },
         Status::Running => format!("attempt {} runs on {}", job.attempt, host()),
+        Status::Pending | Status::Restarting => format!("job {id} is {}", job.status),
+        Status::Stopped => format!("it is stopped{because}; `outlive job start` starts it"),
+        Status::Stopping if matches!(job.change(), Some(Change::Stop { force: false, .. })) => {
+            format!("attempt {} on {} is giving back its state, and is stopped then", job.attempt, host())
+        }
+        Status::Updating => match job.change() {
+            Some(Change::Update { to, .. }) => {
+                format!("attempt {} on {} is giving back its state; then version {to} starts", job.attempt, host())
+            }
+            Some(Change::Prove { from, by, .. }) => format!(
+                "version {} is on {}; if it is not healthy by {by}, version {from} is gone back to{because}",
+                job.version,
+                host()
+            ),
+            _ => format!("job {id} is updating"),
+        },
+        Status::RollingBack => format!("version {} is being left{because}", job.version),
         Status::Stopping => format!("attempt {} on {} has been told to stop", job.attempt, host()),
         Status::Succeeded | Status::Failed | Status::Cancelled => format!("job {id} {}{because}", job.status),
-        other => format!("job {id} is {other}"),
     }
 }
 

@@ -3,15 +3,20 @@
 //! Folding cannot refuse: what is in the log has happened. An event that does not fit the state means that the log
 //! or this program is broken; the caller stops, and names the sequence.
 
+mod life;
+mod snapshot;
+
+use crate::life::Change;
 use crate::queue::Turn;
 use crate::state::{
     Drain, Executor, Index, Job, Loss, Placed, Recovering, Recovery, STOP_CONFIRMATION, State, StopOrder,
 };
+use compact_str::CompactString;
 use outlive_schemas::checkpoint::Checkpoint;
 use outlive_schemas::command::Stop;
 use outlive_schemas::event::{self, Cause, Envelope, Event};
 use outlive_schemas::executor::Registration;
-use outlive_schemas::id::{Attempt, CheckpointNumber, ExecutorId, JobId, JobVersion, Sequence};
+use outlive_schemas::id::{Attempt, CheckpointNumber, ExecutorId, JobId, JobVersion, Namespace, Sequence};
 use outlive_schemas::limits;
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::Status;
@@ -81,11 +86,31 @@ pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(),
         Event::JobPlaced(e) => job_placed(state, seq, at, e),
         Event::AttemptStarted(e) => change(state, e.job, seq, |job| attempt_started(job, e)),
         Event::JobRestarting(e) => job_restarting(state, seq, e),
-        Event::CancelRequested(e) => change(state, e.job, seq, |job| cancel_requested(job, at, e)),
+        Event::CancelRequested(e) => snapshot::change_life(state, e.job, seq, |job| cancel_requested(job, at, e)),
         Event::JobFinished(e) => job_finished(state, seq, at, e),
         Event::CheckpointCompleted(e) => checkpoint(state, e.job, seq, |job| checkpoint_completed(job, at, e)),
         Event::CheckpointFailed(e) => checkpoint(state, e.job, seq, |job| same_attempt(job, e.attempt)),
         Event::CheckpointUnreadable(e) => change(state, e.job, seq, |job| checkpoint_unreadable(job, e)),
+        Event::SnapshotRequested(e) => snapshot::requested(state, seq, at, e),
+        Event::SnapshotCompleted(e) => change(state, e.job, seq, |job| snapshot::completed(job, at, e)),
+        Event::SnapshotFailed(e) => change(state, e.job, seq, |job| snapshot::failed(job, e)),
+        Event::SnapshotDeletionRequested(e) => {
+            let applied = change(state, e.job, seq, |job| snapshot::deletion_requested(job, at, e));
+            remember_request(state, e.job, e.request_id.as_ref());
+            applied
+        }
+        Event::SnapshotDeleted(e) => snapshot::deleted(state, seq, e),
+        Event::StopRequested(e) => life::stop_requested(state, seq, e),
+        Event::StopFailed(e) => change(state, e.job, seq, |job| life::stop_failed(job, e)),
+        Event::JobStopped(e) => life::job_stopped(state, seq, e),
+        Event::StartRequested(e) => life::start_requested(state, seq, at, e),
+        Event::BaseReplaced(e) => change(state, e.job, seq, |job| life::base_replaced(job, e)),
+        Event::UpdateRequested(e) => life::update_requested(state, seq, e),
+        Event::UpdateFailed(e) => life::update_failed(state, seq, e),
+        Event::VersionStarted(e) => life::version_started(state, seq, at, e),
+        Event::VersionProven(e) => change(state, e.job, seq, |job| life::version_proven(job, e)),
+        Event::RollbackBegun(e) => life::rollback_begun(state, seq, e),
+        Event::VersionRestored(e) => life::version_restored(state, seq, at, e),
     };
     applied.map_err(|what| FoldError { seq, event: envelope.event.type_name(), what })
 }
@@ -213,6 +238,7 @@ fn job_submitted(state: &mut State, seq: Sequence, at: Timestamp, e: &event::Job
         request_id: e.request_id.clone(),
         commits: vec![seq],
         checkpoint_commits: Vec::new(),
+        life: None,
     };
     match state.jobs.entry(e.job) {
         Entry::Occupied(_) => return Err("the job is there already"),
@@ -227,17 +253,30 @@ fn job_deleted(state: &mut State, e: &event::JobDeleted) -> Applied {
     if job.leaves_remains() {
         state.to_erase.insert(e.job, job.namespace.clone());
     }
-    if let Some(request_id) = &e.request_id {
-        let spent = (job.namespace.clone(), request_id.clone());
-        state.index.spent.insert(spent.clone());
-        state.spent_requests.push_back(spent);
-        while state.spent_requests.len() > limits::REQUESTS_REMEMBERED_MAX {
-            if let Some(oldest) = state.spent_requests.pop_front() {
-                state.index.spent.remove(&oldest);
-            }
+    remember(state, &job.namespace, e.request_id.as_ref());
+    Ok(())
+}
+
+/// Remembers a request that left nothing behind by which to know it again.
+fn remember(state: &mut State, namespace: &Namespace, request_id: Option<&CompactString>) {
+    let Some(request_id) = request_id else { return };
+    let spent = (namespace.clone(), request_id.clone());
+    if !state.index.spent.insert(spent.clone()) {
+        return;
+    }
+    state.spent_requests.push_back(spent);
+    while state.spent_requests.len() > limits::REQUESTS_REMEMBERED_MAX {
+        if let Some(oldest) = state.spent_requests.pop_front() {
+            state.index.spent.remove(&oldest);
         }
     }
-    Ok(())
+}
+
+fn remember_request(state: &mut State, job: JobId, request_id: Option<&CompactString>) {
+    let namespace = state.jobs.get(&job).map(|job| job.namespace.clone());
+    if let Some(namespace) = namespace {
+        remember(state, &namespace, request_id);
+    }
 }
 
 fn job_placed(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobPlaced) -> Applied {
@@ -246,7 +285,10 @@ fn job_placed(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobPla
         if !job.is_queued() || e.attempt != job.attempt.next() {
             return Err("the job is not waiting for this attempt");
         }
-        job.status = Status::Starting;
+        // While a version is changed, that is what shows.
+        if !matches!(job.status, Status::Updating | Status::RollingBack) {
+            job.status = Status::Starting;
+        }
         job.attempt = e.attempt;
         job.placement = Some(Placed { executor: e.executor, at: seq, restore: e.restore, since: at });
         job.last_host = Some((e.name.clone(), e.zone.clone()));
@@ -276,12 +318,16 @@ fn change_placed(
 
 fn attempt_started(job: &mut Job, e: &event::AttemptStarted) -> Applied {
     same_attempt(job, e.attempt)?;
-    if job.status == Status::Starting {
-        // How the attempt before it ended has been told by then.
+    let is_ending = job.ending().is_some();
+    if matches!(job.status, Status::Starting | Status::RollingBack) && !is_ending {
         job.status = Status::Running;
+    }
+    if matches!(job.status, Status::Running | Status::Updating) && !is_ending {
+        // How the attempt before it ended has been told by then.
         job.reason = None;
         job.exit_code = None;
     }
+    life::noted_running(job);
     started(job, e.started_at);
     Ok(())
 }
@@ -304,10 +350,18 @@ fn started(job: &mut Job, at: Timestamp) {
 
 /// Takes a job off its executor.
 fn release(executors: &mut BTreeMap<ExecutorId, Executor>, index: &mut Index, id: JobId, job: &mut Job) {
-    if let Some(by) = job.start_by() {
+    // What is due about it may depend on its being placed.
+    let is_indexed = job.life.is_some();
+    if is_indexed {
+        index.leave_status(id, job);
+    } else if let Some(by) = job.start_by() {
         index.starting.remove(&(by, id));
     }
-    let Some(placed) = job.placement.take() else { return };
+    let placed = job.placement.take();
+    if is_indexed {
+        index.enter_status(id, job);
+    }
+    let Some(placed) = placed else { return };
     let Some(executor) = executors.get_mut(&placed.executor) else { return };
     executor.allocated -= job.need();
     executor.digest.remove(id, job.attempt);
@@ -332,7 +386,16 @@ fn job_restarting(state: &mut State, seq: Sequence, e: &event::JobRestarting) ->
             let from_zone = job.last_host.as_ref().map(|(_, zone)| zone.clone());
             job.recovering = Some(Box::new(Recovering { cause: e.cause, from_zone, lost_at: e.lost_at }));
         }
-        job.status = Status::Restarting;
+        // A version that has yet to show that it is healthy goes on with that; one that is gone back to is not to blame
+        // for the loss of its host.
+        let keeps = match job.status {
+            Status::Updating => matches!(job.change(), Some(Change::Prove { .. })),
+            Status::RollingBack => !e.cause.is_own_doing(),
+            _ => false,
+        };
+        if !keeps {
+            job.status = Status::Restarting;
+        }
         job.reason = Some(e.reason.clone());
         job.exit_code = e.exit_code;
         job.restarts += 1;
@@ -349,6 +412,7 @@ fn cancel_requested(job: &mut Job, at: Timestamp, e: &event::CancelRequested) ->
         Stop::Kill => Millis::ZERO,
     };
     job.status = Status::Stopping;
+    life::drop_change(job);
     job.stop = Some(Box::new(StopOrder { how: e.how, give_up_at: at + grace + STOP_CONFIRMATION }));
     Ok(())
 }
@@ -359,8 +423,11 @@ fn job_finished(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobF
     if job.status.is_final() || job.attempt != e.attempt || !e.status.is_final() {
         return Err("the job is over already, or another attempt is current");
     }
+    let of_life = |job: &Job| job.life.as_ref().map_or(0, |life| life.held_bytes(job.version));
+    let before = of_life(job);
     index.leave_name(e.job, job);
     index.leave_status(e.job, job);
+    life::drop_change(job);
     if let Some(at) = e.started_at.filter(|_| job.attempt_started_at.is_none()) {
         started(job, at);
     }
@@ -375,6 +442,7 @@ fn job_finished(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobF
     index.enter_status(e.job, job);
     index.enter_name(e.job, job);
     index.held_bytes += e.result.as_ref().map_or(0, |r| r.0.len()) as u64;
+    index.held_bytes = (index.held_bytes - before) + of_life(job);
     // Only now: what the attempt was restored from is part of how a recovery reads.
     release(executors, index, e.job, job);
     Ok(())
@@ -390,6 +458,13 @@ fn checkpoint_completed(job: &mut Job, at: Timestamp, e: &event::CheckpointCompl
     let retain = job.spec.checkpoint.retain.max(1) as usize;
     if job.checkpoints.len() > retain {
         job.checkpoints.drain(..job.checkpoints.len() - retain);
+    }
+    // What the run began with is kept like a checkpoint before its first.
+    if let Some(life) = &mut job.life
+        && job.checkpoints.len() >= retain
+        && job.checkpoints.first().is_some_and(|oldest| oldest.number > life.floor)
+    {
+        life.base = None;
     }
     Ok(())
 }

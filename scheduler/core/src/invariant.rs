@@ -1,7 +1,9 @@
 //! What must be true of every state. Checks only; nothing is mended.
 
-use crate::state::State;
+use crate::life::{Change, Life};
+use crate::state::{Job, State};
 use outlive_schemas::executor::Capacity;
+use outlive_schemas::life::VersionStatus;
 use outlive_schemas::message::AttemptDigest;
 use outlive_schemas::view::Status;
 use std::collections::BTreeSet;
@@ -37,7 +39,12 @@ pub fn check(state: &State) -> Result<(), String> {
     let mut live_names = BTreeSet::new();
     for (id, job) in &state.jobs {
         let placed = job.placement.is_some();
-        if placed != matches!(job.status.as_str(), "starting" | "running" | "stopping") {
+        let may_be = matches!(
+            job.status,
+            Status::Starting | Status::Running | Status::Stopping | Status::Updating | Status::RollingBack
+        );
+        // Those who have no room are in the queue.
+        if placed && !may_be || !placed && may_be && !job.is_queued() {
             return Err(format!("job {id} is {} and {}placed", job.status, if placed { "" } else { "not " }));
         }
         if let Some(p) = job.placement
@@ -45,7 +52,8 @@ pub fn check(state: &State) -> Result<(), String> {
         {
             return Err(format!("job {id} is placed on {}, which does not hold it", p.executor));
         }
-        if job.stop.is_some() != (job.status == Status::Stopping) {
+        let is_stopped = matches!(job.change(), Some(Change::Stop { .. }));
+        if (job.stop.is_some() || is_stopped) != (job.status == Status::Stopping) {
             return Err(format!("job {id} is {}, which does not go with its order to stop", job.status));
         }
         if job.status.is_final() != job.finished_at.is_some() {
@@ -54,11 +62,50 @@ pub fn check(state: &State) -> Result<(), String> {
         if job.checkpoints.windows(2).any(|pair| pair[0].number >= pair[1].number) {
             return Err(format!("job {id}'s checkpoints do not rise"));
         }
+        if let Some(life) = &job.life {
+            check_life(job, life).map_err(|wrong| format!("job {id}: {wrong}"))?;
+        }
         if let Some(name) = job.spec.name.as_ref().filter(|_| !job.status.is_final())
             && !live_names.insert((&job.namespace, name))
         {
             return Err(format!("two live jobs have the name {name}"));
         }
+    }
+    Ok(())
+}
+
+fn check_life(job: &Job, life: &Life) -> Result<(), String> {
+    if life.snapshots.windows(2).any(|pair| pair[0].number >= pair[1].number) {
+        return Err("its snapshots are out of order".into());
+    }
+    let names: BTreeSet<_> = life.snapshots.iter().map(|snapshot| &snapshot.name).collect();
+    if names.len() != life.snapshots.len() {
+        return Err("two of its snapshots have one name".into());
+    }
+    if life.snapshots.iter().any(|s| s.ready_at.is_none() && s.content.is_some()) {
+        return Err("a snapshot that is not ready has contents".into());
+    }
+    let active: Vec<_> = life.versions.iter().filter(|v| v.status == VersionStatus::Active).collect();
+    let current = life.version(job.version);
+    if current.is_none_or(|current| current.spec != job.spec) {
+        return Err(format!("version {} is not the one that it has", job.version));
+    }
+    // One that is being rolled back is so by name already.
+    let rolling_back = matches!(life.change, Some(Change::RollBack { .. }));
+    if active.len() != usize::from(!rolling_back) || active.iter().any(|version| version.version != job.version) {
+        return Err("not exactly its current version is active".into());
+    }
+    let wanted = match &life.change {
+        Some(Change::Stop { .. }) => Some(Status::Stopping),
+        Some(Change::Update { .. } | Change::Prove { .. }) => Some(Status::Updating),
+        Some(Change::RollBack { .. }) => Some(Status::RollingBack),
+        None => None,
+    };
+    if wanted.is_some_and(|wanted| wanted != job.status) {
+        return Err(format!("it is {}, which does not go with what is being done to it", job.status));
+    }
+    if life.change.is_none() && job.status == Status::Updating {
+        return Err("it is updating, and nothing is being done to it".into());
     }
     Ok(())
 }

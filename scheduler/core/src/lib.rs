@@ -7,6 +7,7 @@
 pub mod queue;
 pub mod counts;
 pub mod state;
+pub mod life;
 pub mod decide;
 pub mod fold;
 pub mod timer;

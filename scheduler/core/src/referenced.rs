@@ -8,7 +8,7 @@ use outlive_schemas::checkpoint::BlobName;
 
 /// The manifests that something refers to, each once.
 pub fn manifests(job: &Job) -> Vec<BlobName> {
-    let mut names: Vec<BlobName> = job.checkpoints.iter().map(|checkpoint| checkpoint.taken.manifest).collect();
+    let mut names: Vec<BlobName> = job.manifests().collect();
     names.sort_unstable();
     names.dedup();
     names

@@ -7,9 +7,10 @@
 //! image is a newer version's, and to drop what it says would be to forget what the log has told.
 
 use crate::counts::Counts;
+use crate::life::Life;
 use crate::queue::{Queue, Shape, Turn};
 use compact_str::CompactString;
-use outlive_schemas::checkpoint::{Checkpoint, CheckpointRef};
+use outlive_schemas::checkpoint::Checkpoint;
 use outlive_schemas::command::{LossReason, Stop};
 use outlive_schemas::error::Rejection;
 use outlive_schemas::event::{Cause, TermStarted};
@@ -78,6 +79,10 @@ pub(crate) struct Index {
     pub finished: BTreeSet<(Timestamp, JobId)>,
     /// Jobs that are being started, by when that must have happened.
     pub starting: BTreeSet<(Timestamp, JobId)>,
+    /// Jobs about which something is due, by when.
+    pub due: BTreeSet<(Timestamp, JobId)>,
+    /// Jobs whose executors are to be told something again and again.
+    pub attended: BTreeSet<JobId>,
     /// Lost executors that still hold attempts.
     pub to_evict: BTreeSet<ExecutorId>,
     /// Specifications and results held in memory.
@@ -121,6 +126,9 @@ pub struct Job {
     /// Commits that speak of its checkpoints.
     #[serde(default)]
     pub checkpoint_commits: Vec<Sequence>,
+    /// Snapshots, versions, and a change under way; most jobs have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life: Option<Box<Life>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,7 +218,13 @@ impl Job {
 
     /// Whether it waits for the planner.
     pub fn is_queued(&self) -> bool {
-        matches!(self.status, Status::Pending | Status::Restarting)
+        match self.status {
+            Status::Pending | Status::Restarting => true,
+            Status::Starting | Status::RollingBack => self.placement.is_none(),
+            // While the attempt of the version before is being ended there is nothing to place yet.
+            Status::Updating => self.placement.is_none() && self.ending().is_none(),
+            _ => false,
+        }
     }
 
     /// Its place among those that wait.
@@ -225,11 +239,6 @@ impl Job {
     pub fn away_since(&self) -> Option<Timestamp> {
         let recovering = self.recovering.as_deref().filter(|_| self.status == Status::Restarting)?;
         Some(recovering.lost_at)
-    }
-
-    /// The checkpoint that the next attempt starts from.
-    pub fn restorable(&self) -> Option<CheckpointRef> {
-        self.checkpoints.last().map(CheckpointRef::from)
     }
 
     /// By when its newest attempt must have been started; afterwards it is tried elsewhere.
@@ -264,12 +273,13 @@ impl Job {
     pub(crate) fn held_bytes(&self) -> u64 {
         let input = self.spec.input.as_ref().map_or(0, |p| p.0.len());
         let result = self.result.as_ref().map_or(0, |p| p.0.len());
-        (input + result + spec_bytes(&self.spec)) as u64
+        let life = self.life.as_ref().map_or(0, |life| life.held_bytes(self.version));
+        (input + result + spec_bytes(&self.spec)) as u64 + life
     }
 }
 
 /// The size of a specification's variable parts, without its input.
-fn spec_bytes(spec: &JobSpec) -> usize {
+pub(crate) fn spec_bytes(spec: &JobSpec) -> usize {
     use outlive_schemas::job::Driver;
     let labels = spec.labels.iter().chain(&spec.placement.labels).map(|(k, v)| k.len() + v.len()).sum::<usize>();
     labels
@@ -404,6 +414,11 @@ impl State {
             if let Some(spec) = before.filter(|spec| ***spec == *job.spec) {
                 job.spec = spec.clone();
             }
+            // The current version's is the job's own.
+            let (version, spec) = (job.version, job.spec.clone());
+            if let Some(current) = job.life.as_mut().and_then(|life| life.version_mut(version)) {
+                current.spec = spec;
+            }
             before = Some(&job.spec);
         }
         self.index = self.computed_index();
@@ -500,6 +515,12 @@ impl Index {
         if let Some(by) = job.start_by() {
             self.starting.insert((by, id));
         }
+        if let Some(due_at) = job.due_at() {
+            self.due.insert((due_at, id));
+        }
+        if job.is_attended() {
+            self.attended.insert(id);
+        }
     }
 
     pub fn leave_status(&mut self, id: JobId, job: &Job) {
@@ -522,6 +543,10 @@ impl Index {
         if let Some(by) = job.start_by() {
             self.starting.remove(&(by, id));
         }
+        if let Some(due_at) = job.due_at() {
+            self.due.remove(&(due_at, id));
+        }
+        self.attended.remove(&id);
     }
 }
 

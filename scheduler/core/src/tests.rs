@@ -12,6 +12,8 @@ mod keep;
 mod report;
 mod restart;
 mod restore;
+mod snapshots;
+mod life;
 mod executor;
 mod place;
 mod planner;

@@ -1,5 +1,6 @@
 //! What is due at a given time. Nothing here waits.
 
+use crate::life::TERM_GRACE;
 use crate::state::State;
 use outlive_schemas::command::Command;
 use outlive_schemas::event::Cause;
@@ -19,5 +20,9 @@ pub fn due(state: &State, now: Timestamp, limit: usize) -> Vec<Command> {
         let job = job(*id).filter(|job| !job.spec.exclusive)?;
         Some(Command::WithdrawAttempt { job: *id, attempt: job.attempt, cause: Cause::Timeout })
     });
-    given_up.chain(late).take(limit).collect()
+    // Reports that found no leader are on their way to this one: until they had the time nothing is called late.
+    let settled = state.term.as_ref().is_none_or(|(_, since)| now.since(*since) >= TERM_GRACE);
+    let attended = state.index.due.iter().take_while(|(at, _)| settled && *at <= now);
+    let attended = attended.map(|(_, id)| Command::AttendJob { job: *id });
+    given_up.chain(late).chain(attended).take(limit).collect()
 }

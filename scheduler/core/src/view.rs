@@ -1,13 +1,14 @@
 //! What a user sees of a job.
 
-use crate::state::{Job, State};
+use crate::life::{Life, Snapshot, Version};
+use crate::state::{Job, State, spec_bytes};
 use outlive_schemas::error::{ErrorCode, Rejection};
 use outlive_schemas::id::{JobId, Namespace};
+use outlive_schemas::life::{VersionList, VersionView, VersionsRequest};
 use outlive_schemas::limits;
 use outlive_schemas::request::ListRequest;
-use outlive_schemas::view::{
-    CheckpointView, JobList, JobView, OldestCheckpointView, RecoveryView, RestartingView, Status,
-};
+use outlive_schemas::snapshot::{SnapshotList, SnapshotListRequest, SnapshotPlace, SnapshotView};
+use outlive_schemas::view::{CheckpointView, JobList, JobView, OldestCheckpointView, RecoveryView, RestartingView};
 use std::ops::Bound;
 
 pub fn job(id: JobId, job: &Job) -> JobView {
@@ -42,7 +43,7 @@ pub fn job(id: JobId, job: &Job) -> JobView {
             recovery_ms: r.resumed_at.since(r.lost_at).0,
             restored_checkpoint: r.restored,
         }),
-        next_try_at: (job.status == Status::Restarting).then_some(job.ready_at),
+        next_try_at: (job.is_queued() && job.recovering.is_some()).then_some(job.ready_at),
         submitted_at: job.submitted_at,
         started_at: job.started_at,
         finished_at: job.finished_at,
@@ -105,6 +106,89 @@ pub fn list(state: &State, namespace: &Namespace, request: &ListRequest) -> Resu
         }
     }
     Ok(found)
+}
+
+pub fn snapshot(id: JobId, snapshot: &Snapshot) -> SnapshotView {
+    SnapshotView {
+        job: id,
+        name: snapshot.name.clone(),
+        status: snapshot.status,
+        created_at: snapshot.created_at,
+        ready_at: snapshot.ready_at,
+        size_bytes: snapshot.ready_at.map(|_| snapshot.content.map_or(0, |content| content.taken.size_bytes)),
+        job_version: snapshot.version,
+        initiator: snapshot.purpose.initiator(),
+        error: snapshot.error.as_ref().map(ToString::to_string),
+    }
+}
+
+pub fn snapshot_place(id: JobId, of: &Snapshot) -> SnapshotPlace {
+    SnapshotPlace {
+        snapshot: snapshot(id, of),
+        checkpoint: of.content.map(|content| content.number),
+        manifest: of.content.map(|content| content.taken.manifest),
+        files: of.content.map_or(0, |content| content.taken.files),
+    }
+}
+
+/// One page of a job's snapshots, newest first.
+pub fn snapshots(id: JobId, job: &Job, request: &SnapshotListRequest) -> Result<SnapshotList, Rejection> {
+    let limit = page(request.limit, limits::SNAPSHOTS_LIMIT_DEFAULT, limits::SNAPSHOTS_LIMIT_MAX)?;
+    let before: u64 = match &request.cursor {
+        None => u64::MAX,
+        Some(text) => text.parse().map_err(|_| bad_cursor(text))?,
+    };
+    let known = job.life.iter().flat_map(|life| life.snapshots.iter().rev());
+    let mut older = known.filter(|snapshot| snapshot.number < before).peekable();
+    let mut found = SnapshotList { snapshots: Vec::new(), cursor: None };
+    while let Some(of) = older.next() {
+        found.snapshots.push(snapshot(id, of));
+        if found.snapshots.len() == limit {
+            found.cursor = older.peek().map(|_| of.number.to_string());
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// One page of a job's versions, oldest first.
+pub fn versions(job: &Job, request: &VersionsRequest) -> Result<VersionList, Rejection> {
+    let limit = page(request.limit, limits::VERSIONS_LIMIT_MAX, limits::VERSIONS_LIMIT_MAX)?;
+    let after: u32 = match &request.cursor {
+        None => 0,
+        Some(text) => text.parse().map_err(|_| bad_cursor(text))?,
+    };
+    let fresh;
+    let life = match &job.life {
+        Some(life) => &**life,
+        None => {
+            fresh = Life::of(job);
+            &fresh
+        }
+    };
+    let mut newer = life.versions.iter().filter(|version| version.version.0 > after).peekable();
+    let mut found = VersionList { versions: Vec::new(), cursor: None };
+    let mut bytes = 0;
+    while let Some(of) = newer.next() {
+        bytes += spec_bytes(&of.spec) + of.spec.input.as_ref().map_or(0, |input| input.0.len() * 4 / 3) + 1_024;
+        found.versions.push(version(life, of));
+        if found.versions.len() == limit || bytes > limits::MESSAGE_BYTES_MAX / 2 {
+            found.cursor = newer.peek().map(|_| of.version.to_string());
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn version(life: &Life, of: &Version) -> VersionView {
+    VersionView {
+        version: of.version,
+        at: of.at,
+        spec: of.spec.clone(),
+        status: of.status,
+        reason: of.reason.as_ref().map(ToString::to_string),
+        snapshot: life.last_ready_of(of.version).map(|snapshot| snapshot.name.clone()),
+    }
 }
 
 /// What a job takes of a reply, roughly.

@@ -1,5 +1,7 @@
 //! What leaves the machine, and when.
 
+mod life;
+
 use super::*;
 use crate::submission::{Operation, Raw, parse};
 use outlive_schemas::event::Cause;
@@ -77,8 +79,8 @@ impl Machine {
         }
     }
 
-    fn with_executor(mut self, slots: u32) -> Machine {
-        let registration = Registration {
+    fn registration(&self, slots: u32) -> Registration {
+        Registration {
             id: EXECUTOR,
             name: "executor-a-1".parse().expect("a name"),
             zone: "a".parse().expect("a zone"),
@@ -87,7 +89,11 @@ impl Machine {
             labels: Default::default(),
             drivers: vec![DriverKind::Noop, DriverKind::Process],
             version: "0".into(),
-        };
+        }
+    }
+
+    fn with_executor(mut self, slots: u32) -> Machine {
+        let registration = self.registration(slots);
         self.input(Input::Registered(vec![registration]));
         self.settle();
         self

@@ -1,7 +1,7 @@
 //! What follows when an attempt is over before its job is.
 
 use super::stop::cancelled;
-use super::{Refusal, fact};
+use super::{Refusal, fact, life};
 use crate::state::{Job, RELEASE_CONFIRMATION, State};
 use compact_str::{CompactString, format_compact};
 use outlive_schemas::event::{Cause, Envelope, Event, JobFinished, JobRestarting};
@@ -23,6 +23,15 @@ pub(super) fn evict(
     let loss = executor.lost.filter(|_| job.attempt == attempt).ok_or(Refusal::Stale)?;
     if job.stop.is_some() {
         return Ok(fact(now, Event::JobFinished(cancelled(id, job, "cancelled; its executor was lost"))));
+    }
+    let end = life::End {
+        at: loss.last_seen.max(job.submitted_at),
+        latest: job.restorable_checkpoint().copied(),
+        exit_code: None,
+        lost: Some(compact_str::format_compact!("executor {} was lost", executor.registration.name)),
+    };
+    if let Some(events) = life::over(id, job, end, now) {
+        return Ok(events);
     }
     let event = JobRestarting {
         job: id,

@@ -4,10 +4,10 @@
 //! twice changes nothing.
 
 use super::recover::{Failures, backoff, failures_with_this};
-use super::{Refusal, fact};
+use super::{Refusal, fact, life, snapshot};
 use crate::state::{Job, State};
 use compact_str::{CompactString, format_compact};
-use outlive_schemas::checkpoint::Taken;
+use outlive_schemas::checkpoint::{Checkpoint, Taken};
 use outlive_schemas::event::{
     AttemptStarted, Cause, CheckpointCompleted, CheckpointFailed, CheckpointUnreadable, Envelope, Event, JobFinished,
     JobRestarting,
@@ -44,10 +44,19 @@ pub(super) fn report(
         News::Ended(ended) => self::ended(id, job, ended, happened, now),
         // The leader sends the assignment again; nothing has happened.
         News::Missing => Vec::new(),
-        // It goes on. Whoever wanted it back asks again, or is told in a way of their own.
+        // It goes on. What was to follow is given up; where nothing was, whoever wanted it back asks again.
+        News::ReleaseFailed { reason } if job.ending().is_some() => {
+            let reason = bounded(reason);
+            let failed = CheckpointFailed { job: id, attempt, reason: reason.clone() };
+            let mut events = fact(now, Event::CheckpointFailed(failed));
+            events.extend(life::release_failed(id, job, reason, now));
+            events
+        }
         News::ReleaseFailed { reason } => {
             fact(now, Event::CheckpointFailed(CheckpointFailed { job: id, attempt, reason: bounded(reason) }))
         }
+        News::Snapshot { up_to, manifest } => snapshot::reported(id, job, up_to, manifest, now),
+        News::SnapshotFailed { up_to, reason } => snapshot::reported_failed(id, job, up_to, &bounded(reason), now),
     };
     Ok(events)
 }
@@ -98,9 +107,13 @@ fn ended(id: JobId, job: &Job, ended: Ended, happened: Timestamp, now: Timestamp
         let verdict = read(&outcome);
         return finish(Status::Cancelled, Some("cancelled".into()), verdict.exit_code, None);
     }
+    let succeeded = outcome == (Outcome::Exited { code: 0 }) && job.spec.kind == JobKind::Batch;
+    if job.ending().is_some() && !succeeded {
+        return ended_for_change(id, job, outcome, started_at, happened, now);
+    }
     match outcome {
         // One that the job does not have cannot be struck off: that attempt failed like any other.
-        Outcome::RestoreFailed { number, ref reason } if job.checkpoints.iter().any(|c| c.number == number) => {
+        Outcome::RestoreFailed { number, ref reason } if job.checkpoint_numbered(number).is_some() => {
             return restore_failed(id, job, number, reason.clone(), happened, now);
         }
         // One that was not started in time failed.
@@ -111,13 +124,18 @@ fn ended(id: JobId, job: &Job, ended: Ended, happened: Timestamp, now: Timestamp
         }
         _ => {}
     }
-    if outcome == (Outcome::Exited { code: 0 }) && job.spec.kind == JobKind::Batch {
+    if succeeded {
         return finish(Status::Succeeded, None, Some(0), result);
     }
     let Verdict { cause, reason, exit_code } = read(&outcome);
     let Failures { counted, in_a_row } = failures_with_this(job, ran_ms.map(Millis));
     if let Some(max) = job.spec.max_attempts().filter(|max| counted >= *max) {
         let reason = format_compact!("{reason}; {counted} of {max} attempts failed");
+        if let Some(back) = life::unproven(id, job, bounded(reason.clone()), happened, now) {
+            let mut events = started_first(id, job, started_at, now);
+            events.extend(back);
+            return events;
+        }
         return finish(Status::Failed, Some(reason), exit_code, None);
     }
     let restarting = JobRestarting {
@@ -166,6 +184,39 @@ fn released(id: JobId, job: &Job, released: Released, happened: Timestamp, now: 
     events
 }
 
+/// The end of an attempt that was waited for, because its job is being stopped, updated or rolled back.
+fn ended_for_change(
+    id: JobId,
+    job: &Job,
+    outcome: Outcome,
+    started_at: Option<Timestamp>,
+    happened: Timestamp,
+    now: Timestamp,
+) -> Vec<Envelope> {
+    let mut events = started_first(id, job, started_at, now);
+    let mut latest = job.restorable_checkpoint().copied();
+    let (exit_code, lost) = match outcome {
+        Outcome::Released(released) => {
+            if let Some(taken) = released.checkpoint {
+                events.extend(checkpoint(id, job, taken, happened, now));
+                if let Some(Event::CheckpointCompleted(e)) = events.last().map(|envelope| &envelope.event) {
+                    latest = Some(Checkpoint { number: e.number, attempt: e.attempt, at: now, taken: e.taken });
+                }
+            }
+            (None, released.fault.map(bounded))
+        }
+        // It was told to: how it died says nothing.
+        Outcome::Signalled { signal: 9 | 15 } => (None, None),
+        outcome => {
+            let Verdict { reason, exit_code, .. } = read(&outcome);
+            (exit_code, Some(bounded(reason)))
+        }
+    };
+    let end = life::End { at: happened, latest, exit_code, lost };
+    events.extend(life::over(id, job, end, now).unwrap_or_default());
+    events
+}
+
 /// An attempt whose start was never reported by itself did start; its history says so before its end.
 fn started_first(id: JobId, job: &Job, started_at: Option<Timestamp>, now: Timestamp) -> Vec<Envelope> {
     match started_at.filter(|_| job.attempt_started_at.is_none()) {
@@ -209,30 +260,58 @@ fn restore_failed(
     let reason = bounded(reason);
     let unreadable = CheckpointUnreadable { job: id, attempt: job.attempt, number, reason: reason.clone() };
     let mut events = fact(now, Event::CheckpointUnreadable(unreadable));
-    let older = job.checkpoints.iter().rev().find(|checkpoint| checkpoint.number != number);
-    let end = match older {
-        Some(older) => Event::JobRestarting(JobRestarting {
-            job: id,
-            attempt: job.attempt,
-            cause: Cause::ProcessExit,
-            reason: format_compact!("checkpoint {number} cannot be read ({reason}); going back to {}", older.number),
-            exit_code: None,
-            failures: job.failures,
-            lost_at: happened,
-            next_try_at: now,
-        }),
-        None => Event::JobFinished(JobFinished {
-            job: id,
-            attempt: job.attempt,
-            status: Status::Failed,
-            reason: Some(format_compact!("checkpoint {number} cannot be read ({reason}), and there is none before it")),
-            exit_code: None,
-            started_at: None,
-            result: None,
-        }),
-    };
-    events.extend(fact(now, end));
+    let base = job.life.as_ref().and_then(|life| life.base.clone());
+    if let Some(base) = base.as_ref().filter(|base| base.content.is_some_and(|content| content.number == number)) {
+        let next = life::base_unreadable(id, job, base, &reason, happened, now);
+        let goes_on = next.iter().find_map(|envelope| match &envelope.event {
+            Event::BaseReplaced(e) => Some(e.reason.clone()),
+            _ => None,
+        });
+        events.extend(next);
+        if let Some(reason) = goes_on {
+            events.extend(again(id, job, reason, happened, now));
+        }
+        return events;
+    }
+    let floor = job.life.as_ref().map_or(CheckpointNumber(0), |life| life.floor);
+    let mut older = job.checkpoints.iter().rev().filter(|c| c.number > floor && c.number != number);
+    let older = older.next().map(|older| format_compact!("{}", older.number));
+    match older.or_else(|| base.filter(|base| base.content.is_some()).map(|base| base.described())) {
+        Some(older) => {
+            let reason = format_compact!("checkpoint {number} cannot be read ({reason}); going back to {older}");
+            events.extend(again(id, job, reason, happened, now));
+        }
+        None => {
+            let reason = format_compact!("checkpoint {number} cannot be read ({reason}), and there is none before it");
+            let finished = JobFinished {
+                job: id,
+                attempt: job.attempt,
+                status: Status::Failed,
+                reason: Some(reason.clone()),
+                exit_code: None,
+                started_at: None,
+                result: None,
+            };
+            let back = life::unproven(id, job, reason, happened, now);
+            events.extend(back.unwrap_or_else(|| fact(now, Event::JobFinished(finished))));
+        }
+    }
     events
+}
+
+/// The next attempt at once, for the job is not to blame.
+fn again(id: JobId, job: &Job, reason: CompactString, happened: Timestamp, now: Timestamp) -> Vec<Envelope> {
+    let restarting = JobRestarting {
+        job: id,
+        attempt: job.attempt,
+        cause: Cause::ProcessExit,
+        reason,
+        exit_code: None,
+        failures: job.failures,
+        lost_at: happened,
+        next_try_at: now,
+    };
+    fact(now, Event::JobRestarting(restarting))
 }
 
 /// Executors bound their reasons; this holds them to it.

@@ -51,7 +51,7 @@ pub(super) struct Rank {
 
 /// Where a restarting job should rather go: 0 is the best step of the ladder.
 pub(super) fn ladder(executor: &Registration, job: &Job) -> u8 {
-    let (Status::Restarting, Some((last_name, last_zone)), Some(recovering)) =
+    let (Status::Restarting | Status::Updating | Status::RollingBack, Some((last_name, last_zone)), Some(recovering)) =
         (job.status, &job.last_host, &job.recovering)
     else {
         return 0;

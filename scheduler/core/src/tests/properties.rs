@@ -12,6 +12,7 @@ use outlive_schemas::event::Envelope;
 use outlive_schemas::executor::Registration;
 use outlive_schemas::id::{Attempt, ExecutorId, JobId, Sequence};
 use outlive_schemas::message::{News, Outcome};
+use outlive_schemas::snapshot::{ImportedContent, SnapshotStatus};
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::Status;
 use proptest::prelude::*;
@@ -34,6 +35,36 @@ enum Step {
     Delete {
         job: u8,
         request: u8,
+    },
+    StopJob {
+        job: u8,
+        force: bool,
+    },
+    StartJob {
+        job: u8,
+        restore: u8,
+    },
+    Update {
+        job: u8,
+        version: u8,
+        allow_lost_state: bool,
+        request: u8,
+    },
+    RollBack {
+        job: u8,
+    },
+    Snapshot {
+        job: u8,
+        name: u8,
+    },
+    DeleteSnapshot {
+        job: u8,
+        name: u8,
+    },
+    Import {
+        job: u8,
+        name: u8,
+        ends: bool,
     },
     Admit(u8),
     Lose(u8),
@@ -73,6 +104,16 @@ fn news() -> impl Strategy<Value = News> {
         1 => any::<i32>().prop_map(|signal| ended(Outcome::Signalled { signal }, 5)),
         1 => (1..8_u64).prop_map(unreadable),
         1 => Just(News::Missing),
+        1 => Just(News::ReleaseFailed { reason: "disk full".into() }),
+        2 => (0..9_u64, prop::option::of(0..6_u64)).prop_map(|(up_to, contents)| News::Snapshot {
+            up_to,
+            manifest: contents.map(|contents| taken(contents).manifest),
+        }),
+        1 => (0..9_u64).prop_map(|up_to| News::SnapshotFailed { up_to, reason: "disk full".into() }),
+        2 => (prop::option::of(0..6_u64), any::<bool>()).prop_map(|(contents, fault)| released(
+            contents,
+            fault.then_some("disk full"),
+        )),
     ]
 }
 
@@ -83,6 +124,15 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(kinds, name, request)| Step::Submit { kinds, name, request }),
         2 => (any::<u8>(), any::<bool>()).prop_map(|(job, kill)| Step::Cancel { job, kill }),
         1 => (any::<u8>(), 0..8_u8).prop_map(|(job, request)| Step::Delete { job, request }),
+        3 => (any::<u8>(), any::<bool>()).prop_map(|(job, force)| Step::StopJob { job, force }),
+        3 => (any::<u8>(), 0..4_u8).prop_map(|(job, restore)| Step::StartJob { job, restore }),
+        3 => (any::<u8>(), 0..4_u8, any::<bool>(), 0..8_u8).prop_map(|(job, version, allow_lost_state, request)| {
+            Step::Update { job, version, allow_lost_state, request }
+        }),
+        1 => any::<u8>().prop_map(|job| Step::RollBack { job }),
+        2 => (any::<u8>(), 0..3_u8).prop_map(|(job, name)| Step::Snapshot { job, name }),
+        1 => (any::<u8>(), 0..3_u8).prop_map(|(job, name)| Step::DeleteSnapshot { job, name }),
+        1 => (any::<u8>(), 0..3_u8, any::<bool>()).prop_map(|(job, name, ends)| Step::Import { job, name, ends }),
         3 => any::<u8>().prop_map(Step::Admit),
         1 => any::<u8>().prop_map(Step::Lose),
         4 => any::<u8>().prop_map(Step::Evict),
@@ -142,6 +192,12 @@ impl World {
         self.state.jobs.get(&job).map_or(0, |job| job.attempt.0)
     }
 
+    fn created_at(&self, job: JobId, name: &str) -> Timestamp {
+        let life = self.state.jobs.get(&job).and_then(|job| job.life.as_ref());
+        let known = life.and_then(|life| life.snapshots.iter().find(|snapshot| snapshot.name.as_str() == name));
+        known.map_or(T0, |snapshot| snapshot.created_at)
+    }
+
     fn commands(&mut self, step: &Step) -> Vec<Command> {
         let request = |number: u8| (number < 5).then(|| format!("r-{number}"));
         match *step {
@@ -163,6 +219,50 @@ impl World {
             }
             Step::Cancel { job, kill } => vec![stop(self.job(job), if kill { Stop::Kill } else { GRACEFUL })],
             Step::Delete { job, request: number } => vec![delete(self.job(job), request(number).as_deref())],
+            Step::StopJob { job, force } => vec![stop_service(self.job(job), force)],
+            Step::StartJob { job, restore } => {
+                let mode = match restore {
+                    0 => "latest",
+                    1 => "none",
+                    _ => "snapshot",
+                };
+                vec![start(
+                    self.job(job),
+                    mode,
+                    (restore > 1).then_some(if restore == 2 { "snap-0" } else { "snap-1" }),
+                )]
+            }
+            Step::Update { job, version, allow_lost_state, request: number } => {
+                let job = self.job(job);
+                let known = self.state.jobs.get(&job);
+                // Mostly the current one.
+                let expected = if version < 3 { known.map_or(1, |job| job.version.0) } else { 7 };
+                let kind = known.map_or(outlive_schemas::job::JobKind::Batch, |job| job.spec.kind);
+                let spec = batch().with(|spec| {
+                    spec.kind = kind;
+                    spec.restart.max_attempts = (version == 1).then_some(Some(1));
+                    spec.labels.insert("version".into(), expected.to_string().into());
+                });
+                let origin = origin(request(number).map(|id| format!("update-{id}")).as_deref());
+                vec![update_as(origin, job, expected, spec, allow_lost_state)]
+            }
+            Step::RollBack { job } => {
+                let job = self.job(job);
+                vec![roll_back(job, self.state.jobs.get(&job).map_or(1, |job| job.version.0))]
+            }
+            Step::Snapshot { job, name } => vec![create_snapshot(self.job(job), &format!("snap-{name}"))],
+            Step::DeleteSnapshot { job, name } => {
+                let job = self.job(job);
+                let name = format!("snap-{name}");
+                vec![delete_snapshot(job, &name, self.created_at(job, &name))]
+            }
+            Step::Import { job, name, ends } => {
+                let job = self.job(job);
+                let name = format!("snap-{name}");
+                let created_at = self.created_at(job, &name);
+                let content = ends.then(|| ImportedContent { created_at, taken: Some(taken(99)) });
+                vec![import_snapshot(job, &name, content)]
+            }
             Step::Admit(number) => {
                 let like = EXECUTORS[number as usize % EXECUTORS.len()];
                 self.lives += 1;
@@ -256,7 +356,11 @@ impl World {
 fn check_lives(before: &State, after: &State) {
     for (id, was) in &before.jobs {
         let Some(is) = after.jobs.get(id) else {
-            assert!(was.status.is_final(), "job {id} went while it was {}", was.status);
+            assert!(
+                was.status.is_final() || was.status == Status::Stopped,
+                "job {id} went while it was {}",
+                was.status
+            );
             continue;
         };
         assert!(
@@ -267,8 +371,15 @@ fn check_lives(before: &State, after: &State) {
         );
         assert!(is.restarts >= was.restarts && is.last_checkpoint >= was.last_checkpoint, "{id}");
         if was.status.is_final() {
-            assert_eq!(is, was, "job {id} was over");
+            // But for its snapshots, which may still be deleted.
+            let without = |job: &crate::state::Job| {
+                let mut job = job.clone();
+                (job.life, job.commits) = (None, Vec::new());
+                job
+            };
+            assert_eq!(without(is), without(was), "job {id} was over");
         }
+        check_snapshots(*id, was, is);
         // Two attempts at once: the old one has to be let go of before the new one begins.
         if is.attempt != was.attempt {
             assert!(was.placement.is_none(), "job {id} was placed while attempt {} held room", was.attempt);
@@ -279,6 +390,26 @@ fn check_lives(before: &State, after: &State) {
         *holders.entry(*job).or_default() += 1;
     }
     assert!(holders.values().all(|count| *count == 1), "{holders:?}");
+}
+
+/// What is ready stays as it is until it is deleted; what an attempt may be started from is kept.
+fn check_snapshots(id: JobId, was: &crate::state::Job, is: &crate::state::Job) {
+    for snapshot in was.life.iter().flat_map(|life| &life.snapshots) {
+        let now = is.life.as_ref().and_then(|life| life.snapshots.iter().find(|other| other.number == snapshot.number));
+        match (snapshot.status, now) {
+            (SnapshotStatus::Deleting, None) => {}
+            (_, None) => panic!("snapshot {} of {id} went while it was {}", snapshot.name, snapshot.status),
+            (SnapshotStatus::Ready, Some(now)) => {
+                assert_eq!((&now.content, now.ready_at), (&snapshot.content, snapshot.ready_at), "{id}");
+                assert!(matches!(now.status, SnapshotStatus::Ready | SnapshotStatus::Deleting));
+            }
+            (SnapshotStatus::Failed, Some(now)) => assert_ne!(now.status, SnapshotStatus::Ready),
+            _ => {}
+        }
+    }
+    if let Some(restorable) = is.restorable() {
+        assert!(is.manifests().any(|kept| kept == restorable.manifest), "{id} could not be restored");
+    }
 }
 
 fn replay(log: &[(Sequence, Envelope)], from: State) -> State {
@@ -318,6 +449,8 @@ proptest! {
             let id = ExecutorId(uuid::Uuid::from_u128(executor.0.as_u128() + (world.lives << 16)));
             world.act(Command::AdmitExecutor(Registration { id, ..registration(executor) }));
         }
+        let in_the_way =
+            |job: &crate::state::Job| matches!(job.status, Status::Stopped | Status::Updating | Status::RollingBack);
         for _ in 0..500 {
             world.now = world.now + Millis(60_000);
             let mut commands = timer::due(&world.state, world.now, 100);
@@ -331,6 +464,7 @@ proptest! {
                         commands.push(report(placed.executor, id, job.attempt.0, exited(0)));
                     }
                     Some(_) => commands.push(kill(id)),
+                    None if in_the_way(job) => commands.push(kill(id)),
                     None => {}
                 }
             }

@@ -14,11 +14,13 @@ use outlive_schemas::event::{
 };
 use outlive_schemas::executor::{Capacity, DriverKind, Registration};
 use outlive_schemas::id::{
-    Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, JobRef, Namespace, Sequence, Zone,
+    Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, JobRef, JobVersion, Namespace, Sequence, Zone,
 };
 use outlive_schemas::job::{Driver, Factor, JobKind, JobSpec, NoopSpec, ProcessSpec, Resources};
-use outlive_schemas::message::{Ended, News, Outcome, Report};
+use outlive_schemas::life::{RestoreMode, RestoreRequest};
+use outlive_schemas::message::{Ended, News, Outcome, Released, Report};
 use outlive_schemas::size::ByteSize;
+use outlive_schemas::snapshot::ImportedContent;
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::Status;
 use std::sync::Arc;
@@ -257,6 +259,62 @@ pub fn kill(job: impl Into<Named>) -> Command {
 
 pub fn delete(job: impl Into<Named>, request_id: Option<&str>) -> Command {
     Command::DeleteJob { namespace: namespace(), origin: origin(request_id), job: job.into().0 }
+}
+
+pub fn stop_service(job: impl Into<Named>, force: bool) -> Command {
+    Command::StopJob { namespace: namespace(), origin: origin(None), job: job.into().0, force }
+}
+
+pub fn start(job: impl Into<Named>, mode: &str, snapshot: Option<&str>) -> Command {
+    let mode = match mode {
+        "latest" => RestoreMode::Latest,
+        "snapshot" => RestoreMode::Snapshot,
+        _ => RestoreMode::None,
+    };
+    let restore = RestoreRequest { mode, snapshot: snapshot.map(|name| name.parse().unwrap()) };
+    Command::StartJob { namespace: namespace(), origin: origin(None), job: job.into().0, restore }
+}
+
+pub fn update_as(
+    origin: Origin,
+    job: impl Into<Named>,
+    expected_version: u32,
+    spec: JobSpec,
+    allow_lost_state: bool,
+) -> Command {
+    let (spec, expected_version) = (Box::new(spec), JobVersion(expected_version));
+    Command::UpdateJob { namespace: namespace(), origin, job: job.into().0, expected_version, spec, allow_lost_state }
+}
+
+pub fn update(job: impl Into<Named>, expected_version: u32, spec: JobSpec) -> Command {
+    update_as(origin(None), job, expected_version, spec, false)
+}
+
+pub fn roll_back(job: impl Into<Named>, expected_version: u32) -> Command {
+    let expected_version = JobVersion(expected_version);
+    Command::RollBackJob { namespace: namespace(), origin: origin(None), job: job.into().0, expected_version }
+}
+
+pub fn create_snapshot(job: impl Into<Named>, name: &str) -> Command {
+    let name = name.parse().unwrap();
+    Command::CreateSnapshot { namespace: namespace(), origin: origin(None), job: job.into().0, name }
+}
+
+pub fn delete_snapshot(job: impl Into<Named>, name: &str, created_at: Timestamp) -> Command {
+    let name = name.parse().unwrap();
+    Command::DeleteSnapshot { namespace: namespace(), origin: origin(None), job: job.into().0, name, created_at }
+}
+
+pub fn import_snapshot(job: impl Into<Named>, name: &str, content: Option<ImportedContent>) -> Command {
+    let name = name.parse().unwrap();
+    Command::ImportSnapshot { namespace: namespace(), origin: origin(None), job: job.into().0, name, content }
+}
+
+/// It was given back, with its last checkpoint or why there is none.
+pub fn released(contents: Option<u64>, fault: Option<&str>) -> News {
+    let checkpoint = contents.map(taken).filter(|_| fault.is_none());
+    let released = Released { cause: Cause::Update, checkpoint, fault: fault.map(CompactString::from) };
+    ended(Outcome::Released(released), 100)
 }
 
 pub fn abandon(job: JobId, attempt: u32) -> Command {
