@@ -28,7 +28,7 @@ const SNAPSHOT_OUTCOMES: [&str; 2] = ["ready", "failed"];
 /// Begins every series whose labels are known beforehand: what is there as 0 has a rate from the first time on.
 pub fn begin(version: &'static str) {
     begin_shared(version, "scheduler");
-    for name in ["outlive_leader", "outlive_term", "outlive_log_sequence"] {
+    for name in ["outlive_leader", "outlive_term", "outlive_log_sequence", "outlive_log_bridge_pending_commits"] {
         gauge!(name).set(0.0);
     }
     for name in [
