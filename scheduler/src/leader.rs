@@ -4,6 +4,8 @@
 
 mod fleet;
 mod life;
+mod shown;
+mod users;
 
 use crate::clock::Ids;
 use crate::config::WitnessMode;
@@ -11,27 +13,26 @@ use crate::dispatch;
 use crate::journal::{Append, Committed, Journal, ProposeError};
 use crate::metrics;
 use crate::report::{self, Taken};
-use crate::submission::{Asked, Request};
+use crate::submission::Request;
 use crate::traces::{Span, Traces};
-use crate::waiters::{self, Waiters};
+use crate::waiters::Waiters;
 use crate::watch::{Probed, Watch};
 use outlive_core::decide::Refusal;
 use outlive_core::detect::zone::SETTLE_DEFAULT;
 use outlive_core::fold::FoldError;
 use outlive_core::retention::{self, Retention};
 use outlive_core::state::{Job, State};
-use outlive_core::{explain, timer, view};
+use outlive_core::{timer, view};
 use outlive_schemas::codec::Format;
-use outlive_schemas::command::{Command, Origin};
+use outlive_schemas::command::Command;
 use outlive_schemas::error::{ErrorCode, Rejection};
 use outlive_schemas::event::{Envelope, Event};
 use outlive_schemas::executor::Registration;
-use outlive_schemas::id::{ExecutorId, JobId, JobRef, Namespace, SchedulerName, Sequence, Term, Zone};
-use outlive_schemas::job::{JobSpec, duration_in_range};
+use outlive_schemas::id::{ExecutorId, JobId, Namespace, SchedulerName, Sequence, Term, Zone};
 use outlive_schemas::life::VersionList;
 use outlive_schemas::limits;
 use outlive_schemas::message::{Assignment, Heartbeat, LeaderBeat, Order, ReportBatch, ReportReply, ToExecutor, Told};
-use outlive_schemas::request::{DRAIN_DEADLINE_DEFAULT, Deadline, HistoryRequest, LogsRequest, WaitRequest};
+use outlive_schemas::request::{HistoryRequest, LogsRequest};
 use outlive_schemas::snapshot::{SnapshotList, SnapshotPlace, SnapshotView};
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::{
@@ -42,7 +43,6 @@ use outlive_store::frame::SealError;
 use outlive_store::log::AppendError;
 use outlive_store::witness::Witness;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// Where an answer goes: the shell knows what is behind the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -361,169 +361,6 @@ impl Leader {
         out.push(Output::Resign(why));
     }
 
-    // Users.
-
-    fn request(&mut self, request: Request, to: ReplyTo, now: Timestamp, out: &mut Vec<Output>) {
-        let Request { namespace, origin, trace, what } = request;
-        let answered = match what {
-            Asked::Submit(spec) => {
-                self.submit(namespace, origin, vec![*spec], now, out).map(|mut jobs| Answer::Submitted(jobs.remove(0)))
-            }
-            Asked::SubmitMany(specs) => self
-                .submit(namespace, origin, specs, now, out)
-                .map(|jobs| Answer::SubmittedMany(SubmitManyReply { jobs })),
-            Asked::Get(job) => self.find(&namespace, &job).map(|(id, job)| Answer::Job(Box::new(view::job(id, job)))),
-            Asked::List(request) => view::list(self.state(), &namespace, &request).map(Answer::Jobs),
-            Asked::Why(job) => {
-                let hints = self.watch.hints(now);
-                self.find(&namespace, &job)
-                    .map(|(id, job)| Answer::Why(explain::why(self.state(), &hints, id, job, now)))
-            }
-            Asked::Executors => {
-                Ok(Answer::Executors(ExecutorList { executors: self.watch.executors(self.state(), now) }))
-            }
-            Asked::Executor(executor) => self.executor(&executor, now),
-            Asked::DrainExecutor { executor, deadline } => {
-                let deadline = deadline.unwrap_or(Deadline::After(DRAIN_DEADLINE_DEFAULT)).at(now);
-                let command = Command::DrainExecutor { origin, executor: executor.clone(), deadline };
-                self.propose(command, now, out).and_then(|()| self.executor(&executor, now))
-            }
-            Asked::UndrainExecutor(executor) => {
-                let command = Command::UndrainExecutor { origin, executor: executor.clone() };
-                self.propose(command, now, out).and_then(|()| self.executor(&executor, now))
-            }
-            Asked::DrainZone { zone, deadline } => {
-                let deadline = deadline.unwrap_or(Deadline::After(DRAIN_DEADLINE_DEFAULT)).at(now);
-                let command = Command::DrainZone { origin, zone: zone.clone(), deadline };
-                self.propose(command, now, out).and_then(|()| self.zone(&zone))
-            }
-            Asked::UndrainZone(zone) => {
-                let command = Command::UndrainZone { origin, zone: zone.clone() };
-                self.propose(command, now, out).and_then(|()| self.zone(&zone))
-            }
-            Asked::Cancel { job, how } => self.cancel(namespace, origin, job, how, now, out),
-            Asked::Delete(job) => match self.delete(&namespace, origin, job, now, out) {
-                // The answer says that the job's state and key are gone; so it follows their erasure.
-                Ok(Some(job)) if self.state().to_erase.contains_key(&job) => {
-                    self.erasing.insert(job);
-                    return self.journal.hold_back(Output::Erase { to: Some(to), namespace, job }, out);
-                }
-                Ok(_) => Ok(Answer::Deleted),
-                Err(rejection) => Err(rejection),
-            },
-            Asked::HoldCollection(length) => {
-                let command = Command::HoldCollection { by: origin.by, until: now + length };
-                let until = |leader: &Leader| leader.state().collection_held_until;
-                self.propose(command, now, out).map(|()| Answer::Held(Held { until: until(self) }))
-            }
-            Asked::Life(what) => self.life(namespace, origin, *what, now, out),
-            Asked::Wait(request) => match self.wait(&namespace, &request, to, now) {
-                Ok(Some(answer)) => Ok(answer),
-                Ok(None) => return,
-                Err(rejection) => Err(rejection),
-            },
-            Asked::History(request) => match self.find(&namespace, &request.job) {
-                Ok((job, found)) => {
-                    let lookup = Lookup::History { job, commits: found.history(), request };
-                    return self.journal.hold_back(Output::Lookup { to, lookup }, out);
-                }
-                Err(rejection) => Err(rejection),
-            },
-            Asked::Logs(request) => match self.find(&namespace, &request.job) {
-                Ok((job, _)) => {
-                    let lookup = Lookup::Logs { namespace, job, request };
-                    return self.journal.hold_back(Output::Lookup { to, lookup }, out);
-                }
-                Err(rejection) => Err(rejection),
-            },
-            Asked::Status => {
-                let lookup = Lookup::Status(self.status());
-                return self.journal.hold_back(Output::Lookup { to, lookup }, out);
-            }
-        };
-        let answer = answered.unwrap_or_else(Answer::Rejected);
-        if self.traces.wants(trace) {
-            self.trace_submission(&answer, trace, now, out);
-        }
-        self.journal.hold_back(Output::Answer { to, answer }, out);
-    }
-
-    fn find(&self, namespace: &Namespace, job: &JobRef) -> Result<(JobId, &Job), Rejection> {
-        self.state().resolve(namespace, job)
-    }
-
-    fn submit(
-        &mut self,
-        namespace: Namespace,
-        origin: Origin,
-        specs: Vec<JobSpec>,
-        now: Timestamp,
-        out: &mut Vec<Output>,
-    ) -> Result<Vec<SubmitReply>, Rejection> {
-        if let Some(request_id) = &origin.request_id
-            && let Some(ids) = self.state().submitted_by(&namespace, request_id)
-        {
-            let known = ids.iter().filter_map(|id| self.state().jobs.get(id).map(|job| (*id, job)));
-            return Ok(known.map(|(id, job)| submitted(id, job, true)).collect());
-        }
-        let jobs: Vec<_> = specs.into_iter().map(|spec| (self.ids.next(now), Arc::new(spec))).collect();
-        let ids: Vec<JobId> = jobs.iter().map(|(id, _)| *id).collect();
-        self.propose(Command::SubmitJobs { namespace, origin, jobs }, now, out)?;
-        let known = ids.into_iter().filter_map(|id| self.state().jobs.get(&id).map(|job| (id, job)));
-        Ok(known.map(|(id, job)| submitted(id, job, false)).collect())
-    }
-
-    fn cancel(
-        &mut self,
-        namespace: Namespace,
-        origin: Origin,
-        job: JobRef,
-        how: outlive_schemas::command::Stop,
-        now: Timestamp,
-        out: &mut Vec<Output>,
-    ) -> Result<Answer, Rejection> {
-        let id = self.find(&namespace, &job)?.0;
-        self.propose(Command::CancelJob { namespace: namespace.clone(), origin, job, how }, now, out)?;
-        let (id, job) = self.find(&namespace, &JobRef::Id(id))?;
-        Ok(Answer::Job(Box::new(view::job(id, job))))
-    }
-
-    /// The job to erase, or nothing where the same request has been done before.
-    fn delete(
-        &mut self,
-        namespace: &Namespace,
-        origin: Origin,
-        job: JobRef,
-        now: Timestamp,
-        out: &mut Vec<Output>,
-    ) -> Result<Option<JobId>, Rejection> {
-        let id = self.find(namespace, &job).ok().map(|(id, _)| id);
-        self.propose(Command::DeleteJob { namespace: namespace.clone(), origin, job }, now, out)?;
-        Ok(id)
-    }
-
-    /// The answer, if it can be given at once.
-    fn wait(
-        &mut self,
-        namespace: &Namespace,
-        request: &WaitRequest,
-        to: ReplyTo,
-        now: Timestamp,
-    ) -> Result<Option<Answer>, Rejection> {
-        let timeout = request.timeout.unwrap_or(Millis(limits::WAIT_MS_DEFAULT));
-        duration_in_range("timeout", timeout, Millis::ZERO, Millis(limits::WAIT_MS_MAX))?;
-        let (id, job) = self.find(namespace, &request.job)?;
-        if waiters::is_there(job, request.until) {
-            return Ok(Some(Answer::Job(Box::new(view::job(id, job)))));
-        }
-        if self.waiters.len() >= limits::WAITERS_MAX {
-            let message = format!("{} requests wait already, which is the limit", limits::WAITERS_MAX);
-            return Err(Rejection::new(ErrorCode::LimitExceeded, message));
-        }
-        self.waiters.add(id, request.until, now + timeout, to);
-        Ok(None)
-    }
-
     // Executors.
 
     fn reports(&mut self, batch: ReportBatch, to: ReplyTo, now: Timestamp, out: &mut Vec<Output>) {
@@ -795,10 +632,6 @@ impl Leader {
     }
 }
 
-fn submitted(id: JobId, job: &Job, duplicate: bool) -> SubmitReply {
-    SubmitReply { id, name: job.name(id), version: job.version, status: job.status, duplicate }
-}
-
 fn feed(id: JobId, job: &Job, envelope: &Envelope) -> Output {
     let event = FeedEntry {
         job: id,
@@ -811,8 +644,6 @@ fn feed(id: JobId, job: &Job, envelope: &Envelope) -> Output {
     };
     Output::Feed { namespace: job.namespace.clone(), event }
 }
-
-mod shown;
 
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,18 @@
 //! How long things are kept, and that they can be had back: retention, collected chunks, backups.
 
 use outlive_tests::examples::{example, script};
-use outlive_tests::{Client, Dev, EVENTUALLY, Options, wait_until_true};
+use outlive_tests::{Client, Dev, EVENTUALLY, Options, wait_until, wait_until_true};
 use serde_json::{Value, json};
 use std::path::Path;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// How many subjects below this hold a message.
+/// How many subjects below this hold a message. A server that is busy erasing may take longer than the client waits.
 async fn subjects(client: &Client, stream: &str, filter: &str) -> usize {
-    let request = json!({ "subjects_filter": filter }).to_string();
-    let reply = client.nats().request(format!("$JS.API.STREAM.INFO.{stream}"), request.into()).await.expect("info");
+    let request = bytes::Bytes::from(json!({ "subjects_filter": filter }).to_string());
+    let reply = wait_until("the stream is described", EVENTUALLY, || async {
+        client.nats().request(format!("$JS.API.STREAM.INFO.{stream}"), request.clone()).await.ok()
+    })
+    .await;
     let info: Value = serde_json::from_slice(&reply.payload).expect("JSON");
     info["state"]["subjects"].as_object().map_or(0, serde_json::Map::len)
 }
