@@ -53,7 +53,6 @@ async fn executor_is(client: &Client, name: &str, state: &str, running: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "written and compiled, and not yet run against servers: run it with --run-ignored all"]
 async fn a_job_is_handed_on_and_never_runs_twice_at_once() {
     let dev = Dev::start(3).await;
     let client = dev.client().await;
