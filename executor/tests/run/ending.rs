@@ -20,7 +20,10 @@ async fn leaving_gives_everything_back_with_its_state() {
     spec["checkpoint"]["interval"] = "24h".into();
     run_on(&leader, id, &assignment(&leader, job, spec)).await;
     start_of(&leader, job, FIRST).await;
-    crate::world::file(&world.data_dir("e-1").join(format!("attempts/{job}-1/state/n"))).await;
+    let ledger = world.dir.path().join("ledger");
+    // Frozen before its first line stands there, it would have nothing to be held against.
+    until("it counts", BOUND, async || std::fs::read_to_string(&ledger).is_ok_and(|text| text.lines().count() > 1))
+        .await;
     leader.set_silent(true);
     let left = tokio::spawn(executor.leave());
     until("it says that it is going", BOUND, async || leader.beat_of(id).is_some_and(|beat| beat.leaving)).await;
@@ -47,7 +50,6 @@ async fn leaving_gives_everything_back_with_its_state() {
     assert_eq!(world.registered(&"e-1".parse().expect("a name")).await, []);
 
     // Where it is restored it has done everything that it ever did: the ledger outside knows.
-    let ledger = world.dir.path().join("ledger");
     let second = world.executor("e-2").await;
     let mut again = assignment(&leader, job, script("cat n > $OUTLIVE_RESULT"));
     (again.attempt, again.restore) = (Attempt(2), crate::world::restore(1, taken));
