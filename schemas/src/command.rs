@@ -2,10 +2,11 @@
 
 use crate::event::Cause;
 use crate::executor::Registration;
-use crate::id::{Attempt, ExecutorId, ExecutorRef, JobId, JobRef, JobVersion, Namespace, SnapshotName, Zone};
+use crate::id::{Attempt, ExecutorId, ExecutorRef, JobId, JobRef, JobVersion, Namespace, QueueName, SnapshotName, Zone};
 use crate::job::JobSpec;
 use crate::life::RestoreRequest;
 use crate::message::Report;
+use crate::queue::QueueSettings;
 use crate::snapshot::ImportedContent;
 use crate::time::{Millis, Timestamp};
 use compact_str::CompactString;
@@ -111,6 +112,18 @@ pub enum Command {
         job: JobRef,
         name: SnapshotName,
         content: Option<ImportedContent>,
+    },
+
+    PutQueue {
+        namespace: Namespace,
+        origin: Origin,
+        name: QueueName,
+        settings: QueueSettings,
+    },
+    DeleteQueue {
+        namespace: Namespace,
+        origin: Origin,
+        name: QueueName,
     },
 
     // From executors.

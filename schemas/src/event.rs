@@ -16,6 +16,7 @@ use crate::life::{
     VersionProven, VersionRestored, VersionStarted,
 };
 use crate::payload::Payload;
+use crate::queue::{QueueDeleted, QueuePut};
 use crate::snapshot::{
     SnapshotCompleted, SnapshotDeleted, SnapshotDeletionRequested, SnapshotFailed, SnapshotRequested,
 };
@@ -155,6 +156,12 @@ pub enum Event {
     /// rolling_back stays.
     #[serde(rename = "version_restored/1")]
     VersionRestored(VersionRestored),
+
+    /// A queue is there, or set up anew.
+    #[serde(rename = "queue_put/1")]
+    QueuePut(QueuePut),
+    #[serde(rename = "queue_deleted/1")]
+    QueueDeleted(QueueDeleted),
 }
 
 /// A registration as `executor_joined/1` holds it. In etcd an executor may say more than this version knows; in the log
@@ -448,6 +455,8 @@ impl Event {
             Event::VersionProven(_) => "version_proven",
             Event::RollbackBegun(_) => "rollback_begun",
             Event::VersionRestored(_) => "version_restored",
+            Event::QueuePut(_) => "queue_put",
+            Event::QueueDeleted(_) => "queue_deleted",
         }
     }
 
@@ -464,7 +473,9 @@ impl Event {
             | Event::ZoneDraining(_)
             | Event::ZoneUndrained(_)
             | Event::ZoneLost(_)
-            | Event::ZoneSteady(_) => None,
+            | Event::ZoneSteady(_)
+            | Event::QueuePut(_)
+            | Event::QueueDeleted(_) => None,
             Event::JobSubmitted(e) => Some(e.job),
             Event::JobPlaced(e) => Some(e.job),
             Event::AttemptStarted(e) => Some(e.job),
@@ -591,6 +602,8 @@ impl Event {
                 "from": e.base.described(), "snapshot": e.snapshot,
             }),
             Event::VersionRestored(e) => json!({"version": e.version}),
+            Event::QueuePut(e) => json!({"namespace": e.namespace, "queue": e.name, "settings": e.settings}),
+            Event::QueueDeleted(e) => json!({"namespace": e.namespace, "queue": e.name}),
         };
         match value {
             serde_json::Value::Object(map) => {

@@ -91,6 +91,7 @@ token!(/** An availability zone: hosts that fail together. */ Zone, "zone");
 token!(/** An executor's lasting name, such as `executor-a-1`. */ ExecutorName, "executor name");
 token!(/** A scheduler's lasting name, such as `scheduler-a`. */ SchedulerName, "scheduler name");
 token!(/** What a snapshot of one job is called. */ SnapshotName, "snapshot name");
+token!(/** Where jobs of a namespace wait their turn. */ QueueName, "queue name");
 
 macro_rules! unique {
     ($(#[$doc:meta])* $type:ident, $what:literal) => {

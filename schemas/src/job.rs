@@ -1,9 +1,10 @@
 //! A job's specification: what a user asks for, and what is said where they are silent.
 
 use crate::error::{ErrorCode, Rejection};
-use crate::id::{JobName, Zone};
+use crate::id::{JobName, QueueName, Zone};
 use crate::limits;
 use crate::payload::Payload;
+use crate::queue::{self, Concurrency, Priority};
 use crate::size::ByteSize;
 use crate::time::Millis;
 use compact_str::CompactString;
@@ -39,6 +40,12 @@ pub struct JobSpec {
     pub exclusive: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: Labels,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub queue: QueueName,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub priority: Priority,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Box<Concurrency>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -219,6 +226,9 @@ impl JobSpec {
             timeout: None,
             exclusive: false,
             labels: Labels::new(),
+            queue: QueueName::default(),
+            priority: Priority::default(),
+            concurrency: None,
         }
     }
 
@@ -269,7 +279,7 @@ impl JobSpec {
         if let Some(timeout) = self.timeout {
             duration_in_range("timeout", timeout, Millis(1), Millis(limits::DURATION_MS_MAX))?;
         }
-        Ok(())
+        queue::validate(self)
     }
 }
 
@@ -377,7 +387,8 @@ pub fn invalid(field: &str, what: &str) -> Rejection {
     Rejection::new(ErrorCode::InvalidArgument, format!("`{field}` {what}"))
 }
 
-fn in_range(field: &str, given: u32, min: u32, max: u32) -> Result<(), Rejection> {
+/// Checks a number against its range.
+pub fn in_range(field: &str, given: u32, min: u32, max: u32) -> Result<(), Rejection> {
     if (min..=max).contains(&given) {
         Ok(())
     } else {

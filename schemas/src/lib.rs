@@ -9,6 +9,7 @@ pub mod id;
 pub mod payload;
 pub mod size;
 pub mod job;
+pub mod queue;
 pub mod error;
 pub mod trace;
 pub mod request;

@@ -47,6 +47,21 @@ pub const DURATION_MS_MAX: u64 = 366 * 24 * 3_600_000;
 pub const CHECKPOINT_RETAIN_MAX: u32 = 100;
 pub const RESTART_ATTEMPTS_MAX: u32 = 1_000_000;
 
+pub const PRIORITY_MAX: u32 = 100;
+/// Queues of one namespace, which one reply lists, and of all: each may keep a thousand times of starts for its rate.
+pub const QUEUES_PER_NAMESPACE_MAX: usize = 500;
+pub const QUEUES_MAX: usize = 10_000;
+pub const QUEUE_CONCURRENCY_MAX: u32 = 1_000_000;
+pub const QUEUE_RATE_MAX: u32 = 1_000_000;
+pub const QUEUE_RATE_PER_MS_MIN: u64 = 100;
+/// Thirty days.
+pub const QUEUE_RATE_PER_MS_MAX: u64 = 30 * 24 * 3_600_000;
+/// Steps into which a rate's period is cut, to bound what is remembered of starts.
+pub const QUEUE_RATE_STEPS: u64 = 1_000;
+pub const QUEUE_WEIGHT_MAX: u32 = 1_000;
+/// As many as there may be live jobs.
+pub const QUEUE_WAITING_MAX: u32 = LIVE_JOBS_MAX as u32;
+
 /// Jobs in one page of `job.list`, by default and at most.
 pub const LIST_LIMIT_DEFAULT: usize = 100;
 pub const LIST_LIMIT_MAX: usize = 1_000;

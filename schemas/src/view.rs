@@ -9,6 +9,7 @@ use crate::id::{
 use crate::job::{JobKind, Labels};
 use crate::message::LogEntry;
 use crate::payload::Payload;
+use crate::queue::InQueue;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -173,6 +174,9 @@ pub struct Why {
     pub status: Status,
     pub summary: String,
     pub reasons: Vec<Refusal>,
+    /// Where it stands in its queue, while it waits to be placed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<InQueue>,
 }
 
 /// Why a job is not on one executor.

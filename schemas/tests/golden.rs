@@ -14,6 +14,7 @@ use outlive_schemas::id::*;
 use outlive_schemas::job::*;
 use outlive_schemas::life::*;
 use outlive_schemas::payload::Payload;
+use outlive_schemas::queue::{Concurrency, Priority, QueueDeleted, QueuePut, QueueSettings, Rate};
 use outlive_schemas::size::ByteSize;
 use outlive_schemas::snapshot::*;
 use outlive_schemas::time::{Millis, Timestamp};
@@ -95,6 +96,7 @@ fn full_spec() -> JobSpec {
         timeout: Some(Millis::minutes(60)),
         exclusive: true,
         labels: labels(),
+        ..bare_spec()
     }
 }
 
@@ -126,6 +128,9 @@ fn bare_spec() -> JobSpec {
         timeout: None,
         exclusive: false,
         labels: Labels::new(),
+        queue: "default".parse().expect("a name"),
+        priority: Priority(50),
+        concurrency: None,
     }
 }
 
@@ -292,7 +297,48 @@ fn expected() -> BTreeMap<&'static str, Vec<Event>> {
     .into_iter()
     .chain(expected_of_snapshots())
     .chain(expected_of_life())
+    .chain(expected_of_queues())
     .collect()
+}
+
+fn expected_of_queues() -> Vec<(&'static str, Vec<Event>)> {
+    let (namespace, name): (Namespace, QueueName) =
+        ("default".parse().expect("a namespace"), "mail".parse().expect("a name"));
+    let put = |settings| Event::QueuePut(QueuePut { namespace: namespace.clone(), name: name.clone(), settings });
+    let full = QueueSettings {
+        concurrency: Some(1_000_000),
+        rate: Some(Rate { limit: 100, per: Millis::minutes(1) }),
+        weight: 1_000,
+        max_waiting: Some(9),
+        paused: true,
+    };
+    // Written out for the same reason as `bare_spec`.
+    let bare = QueueSettings { concurrency: None, rate: None, weight: 1, max_waiting: None, paused: false };
+    let deleted = Event::QueueDeleted(QueueDeleted { namespace: namespace.clone(), name: name.clone() });
+    vec![("queue_put/1", vec![put(full), put(bare)]), ("queue_deleted/1", vec![deleted])]
+}
+
+/// Fields that specifications gained after `job_submitted/1` was frozen, each left out where it says nothing: so older
+/// logs read as they did, and a log that has them stops an older reader by their names.
+fn later_fields() -> Vec<(&'static str, JobSpec)> {
+    let concurrency = Some(Box::new(Concurrency { key: "größe 42".into(), limit: 3 }));
+    let queue = "mail".parse().expect("a name");
+    vec![("queue", JobSpec { queue, priority: Priority(0), concurrency, ..bare_spec() })]
+}
+
+#[test]
+fn fields_that_came_later_are_read_and_written_as_they_ever_were() {
+    for (name, spec) in later_fields() {
+        let file = golden().with_file_name("golden-fields").join(format!("{name}.msgpack"));
+        let expected = envelopes(vec![submitted(None, spec)]);
+        if !file.exists() && std::env::var(NEW).is_ok_and(|new| new == "1") {
+            std::fs::write(&file, pack(&expected)).expect("a new golden file");
+        }
+        let bytes = std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let read: Vec<Envelope> = unpack("golden envelopes", &bytes).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        assert_eq!(read, expected, "{name} is read as something else than it was");
+        assert!(pack(&expected) == bytes, "{name} is written differently");
+    }
 }
 
 fn checkpoint() -> Checkpoint {
