@@ -534,6 +534,30 @@ EXECUTORS = Dashboard(
                     unit="bytes",
                 ),
                 lines(
+                    "Waiting in queues",
+                    "Jobs that are not placed, by queue.",
+                    Query(f"leader:outlive_queue_waiting_jobs{{{C}}}", "{{namespace}} {{queue}}"),
+                    width=8,
+                ),
+                lines(
+                    "Running, by queue",
+                    "Jobs that hold room.",
+                    Query(f"leader:outlive_queue_running_jobs{{{C}}}", "{{namespace}} {{queue}}"),
+                    width=8,
+                ),
+                lines(
+                    "Oldest wait, by queue",
+                    "How long the job has been ready that has been so the longest.",
+                    Query(f"leader:outlive_queue_oldest_wait_seconds{{{C}}}", "{{namespace}} {{queue}}"),
+                    width=8,
+                    unit="s",
+                ),
+                lines(
+                    "Held queues",
+                    "1 while a pause, a cap or a rate holds jobs that wait.",
+                    Query(f"leader:outlive_queue_throttled{{{C}}} > 0", "{{namespace}} {{queue}}: {{by}}"),
+                ),
+                lines(
                     "Waiting for a place",
                     "How long the job that waits the longest could have run.",
                     Query(f"leader:outlive_queue_oldest_seconds{{{C}}}", "longest"),

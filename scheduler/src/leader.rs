@@ -4,6 +4,7 @@
 
 mod fleet;
 mod life;
+mod queue;
 mod shown;
 mod users;
 
@@ -32,6 +33,7 @@ use outlive_schemas::id::{ExecutorId, JobId, Namespace, SchedulerName, Sequence,
 use outlive_schemas::life::VersionList;
 use outlive_schemas::limits;
 use outlive_schemas::message::{Assignment, Heartbeat, LeaderBeat, Order, ReportBatch, ReportReply, ToExecutor, Told};
+use outlive_schemas::queue::{QueueList, QueueView};
 use outlive_schemas::request::{HistoryRequest, LogsRequest};
 use outlive_schemas::snapshot::{SnapshotList, SnapshotPlace, SnapshotView};
 use outlive_schemas::time::{Millis, Timestamp};
@@ -144,6 +146,8 @@ pub enum Answer {
     Snapshot(Box<SnapshotView>),
     Snapshots(SnapshotList),
     SnapshotPlace(Box<SnapshotPlace>),
+    Queue(Box<QueueView>),
+    Queues(QueueList),
     Deleted,
     Held(Held),
 }

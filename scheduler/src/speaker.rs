@@ -137,6 +137,8 @@ fn written(answer: Answer, format: Format) -> (Bytes, Option<Rejection>) {
         Answer::Snapshot(view) => format.encode(view),
         Answer::Snapshots(list) => format.encode(list),
         Answer::SnapshotPlace(place) => format.encode(place),
+        Answer::Queue(view) => format.encode(view),
+        Answer::Queues(list) => format.encode(list),
         Answer::Deleted => format.encode(&Empty {}),
         Answer::Held(held) => format.encode(held),
     };

@@ -4,10 +4,11 @@ use compact_str::CompactString;
 use outlive_schemas::codec::Format;
 use outlive_schemas::command::{Origin, Stop};
 use outlive_schemas::error::{ErrorCode, Rejection};
-use outlive_schemas::id::{ExecutorRef, JobRef, Namespace, Zone};
+use outlive_schemas::id::{ExecutorRef, JobRef, Namespace, QueueName, Zone};
 use outlive_schemas::job::{JobSpec, duration_in_range, invalid};
 use outlive_schemas::life::{RollbackRequest, StartRequest, StopRequest, UpdateRequest, VersionsRequest};
 use outlive_schemas::limits;
+use outlive_schemas::queue::{QueuePutRequest, QueueRequest};
 use outlive_schemas::request::{
     CancelRequest, Deadline, DrainExecutorRequest, DrainZoneRequest, EmptyRequest, ExecutorRequest, GRACE_DEFAULT,
     HistoryRequest, HoldRequest, JobRequest, ListRequest, LogsRequest, SubmitManyRequest, WaitRequest, ZoneRequest,
@@ -49,10 +50,14 @@ pub enum Operation {
     UndrainExecutor,
     DrainZone,
     UndrainZone,
+    PutQueue,
+    GetQueue,
+    ListQueues,
+    DeleteQueue,
 }
 
 impl Operation {
-    pub const ALL: [Operation; 30] = [
+    pub const ALL: [Operation; 34] = [
         Operation::Submit,
         Operation::SubmitMany,
         Operation::Get,
@@ -83,6 +88,10 @@ impl Operation {
         Operation::UndrainExecutor,
         Operation::DrainZone,
         Operation::UndrainZone,
+        Operation::PutQueue,
+        Operation::GetQueue,
+        Operation::ListQueues,
+        Operation::DeleteQueue,
     ];
 
     /// What its subjects end in.
@@ -118,6 +127,10 @@ impl Operation {
             Operation::UndrainExecutor => "executor.undrain",
             Operation::DrainZone => "zone.drain",
             Operation::UndrainZone => "zone.undrain",
+            Operation::PutQueue => "queue.put",
+            Operation::GetQueue => "queue.get",
+            Operation::ListQueues => "queue.list",
+            Operation::DeleteQueue => "queue.delete",
         }
     }
 
@@ -164,6 +177,8 @@ pub enum Asked {
     Delete(JobRef),
     /// What a job's life is made of beyond one run; see `leader/life.rs`.
     Life(Box<LifeAsked>),
+    /// What queues are set up and seen by; see `leader/queue.rs`.
+    Queue(QueueAsked),
     Status,
     Executors,
     /// For so long from now nothing is collected.
@@ -194,6 +209,14 @@ pub enum LifeAsked {
     DeleteSnapshot(SnapshotDeleteRequest),
     LocateSnapshot(SnapshotRequest),
     ImportSnapshot(SnapshotImportRequest),
+}
+
+#[derive(Clone, Debug)]
+pub enum QueueAsked {
+    Put(QueuePutRequest),
+    Get(QueueName),
+    List,
+    Delete(QueueName),
 }
 
 /// A request as it arrived.
@@ -294,6 +317,13 @@ pub fn parse(raw: Raw<'_>, format: Format) -> Result<Request, Rejection> {
             Asked::DrainZone { zone, deadline }
         }
         Operation::UndrainZone => Asked::UndrainZone(format.decode::<ZoneRequest>(body)?.zone),
+        Operation::PutQueue => Asked::Queue(QueueAsked::Put(format.decode(body)?)),
+        Operation::GetQueue => Asked::Queue(QueueAsked::Get(format.decode::<QueueRequest>(body)?.name)),
+        Operation::ListQueues => {
+            format.decode::<EmptyRequest>(body)?;
+            Asked::Queue(QueueAsked::List)
+        }
+        Operation::DeleteQueue => Asked::Queue(QueueAsked::Delete(format.decode::<QueueRequest>(body)?.name)),
     };
     Ok(Request { namespace, origin: origin(raw.request_id, raw.actor)?, trace: None, what })
 }

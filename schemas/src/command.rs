@@ -2,7 +2,9 @@
 
 use crate::event::Cause;
 use crate::executor::Registration;
-use crate::id::{Attempt, ExecutorId, ExecutorRef, JobId, JobRef, JobVersion, Namespace, QueueName, SnapshotName, Zone};
+use crate::id::{
+    Attempt, ExecutorId, ExecutorRef, JobId, JobRef, JobVersion, Namespace, QueueName, SnapshotName, Zone,
+};
 use crate::job::JobSpec;
 use crate::life::RestoreRequest;
 use crate::message::Report;

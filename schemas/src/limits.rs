@@ -113,6 +113,8 @@ pub const TRACES_MAX: usize = 100_000;
 pub const RESTARTING_SHOWN_MAX: usize = 20;
 /// Namespaces whose jobs are counted in metrics one by one: each is a dozen series on every scrape.
 pub const NAMESPACES_SHOWN_MAX: usize = 500;
+/// Queues that metrics show, each with six series.
+pub const QUEUES_SHOWN_MAX: usize = 200;
 /// Executors known at once.
 pub const EXECUTORS_MAX: usize = 100_000;
 

@@ -110,8 +110,7 @@ pub(crate) fn validate(spec: &JobSpec) -> Result<(), Rejection> {
     let Some(Concurrency { key, limit }) = spec.concurrency.as_deref() else { return Ok(()) };
     in_range("concurrency.limit", *limit, 1, limits::QUEUE_CONCURRENCY_MAX)?;
     if key.len() > limits::LABEL_BYTES_MAX {
-        let message =
-            format!("`concurrency.key` has {} bytes; the limit is {}", key.len(), limits::LABEL_BYTES_MAX);
+        let message = format!("`concurrency.key` has {} bytes; the limit is {}", key.len(), limits::LABEL_BYTES_MAX);
         return Err(Rejection::new(ErrorCode::LimitExceeded, message));
     }
     if key.is_empty() || key.chars().any(char::is_control) {

@@ -335,7 +335,8 @@ fn fields_that_came_later_are_read_and_written_as_they_ever_were() {
             std::fs::write(&file, pack(&expected)).expect("a new golden file");
         }
         let bytes = std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        let read: Vec<Envelope> = unpack("golden envelopes", &bytes).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        let read: Vec<Envelope> =
+            unpack("golden envelopes", &bytes).unwrap_or_else(|error| panic!("{name}: {error:?}"));
         assert_eq!(read, expected, "{name} is read as something else than it was");
         assert!(pack(&expected) == bytes, "{name} is written differently");
     }

@@ -11,6 +11,7 @@ mod drain;
 mod zone;
 mod snapshot;
 mod life;
+mod queue;
 
 pub use recover::backoff;
 pub use snapshot::find as find_snapshot;
@@ -93,6 +94,10 @@ fn events_of(state: &State, command: Command, now: Timestamp) -> Result<Vec<Enve
         Command::SettleZone { zone } => zone::settle(state, zone, now),
         Command::WithdrawAttempt { job, attempt, cause } => recover::withdraw(state, job, attempt, cause, now),
         Command::Report { executor, report } => report::report(state, executor, report, now),
+        Command::PutQueue { namespace, origin, name, settings } => {
+            queue::put(state, namespace, origin, name, settings, now)
+        }
+        Command::DeleteQueue { namespace, origin, name } => queue::delete(state, namespace, origin, name, now),
         Command::PlaceJob { job, attempt, executor } => place::place(state, job, attempt, executor, now),
     }
 }

@@ -1,22 +1,41 @@
 //! Why a job is where it is, for people. The rules are the planner's own.
 
 use crate::life::Change;
+use crate::plan::admission::{self, Hold};
 use crate::plan::doors::Doors;
 use crate::plan::{Hints, feasible};
 use crate::queue::Shape;
 use crate::state::{Executor, Job, State};
 use outlive_schemas::id::JobId;
 use outlive_schemas::limits;
+use outlive_schemas::queue::InQueue;
 use outlive_schemas::time::Timestamp;
 use outlive_schemas::view::{Refusal, Status, Why};
+use std::fmt::Write as _;
 
 pub fn why(state: &State, hints: &Hints, id: JobId, job: &Job, now: Timestamp) -> Why {
     let mut reasons = if job.is_queued() { refusals(state, hints, job) } else { Vec::new() };
-    let summary = summary(state, id, job, reasons.len(), now);
+    let queue = job.is_queued().then(|| in_queue(state, id, job, now));
+    let mut summary = summary(state, id, job, reasons.len(), now);
+    if let Some(InQueue { name, ahead: ahead @ 1.., .. }) = &queue {
+        write!(summary, "; before it in queue `{name}`: {ahead}").expect("a string takes it");
+    }
     let lost = state.executors.values().filter(|e| !e.is_alive() && job.is_queued()).map(|e| refusal(e, LOST.into()));
     reasons.extend(lost.take(limits::WHY_REASONS_MAX.saturating_sub(reasons.len())));
     reasons.truncate(limits::WHY_REASONS_MAX);
-    Why { status: job.status, summary, reasons }
+    Why { status: job.status, summary, reasons, queue }
+}
+
+/// Where it stands, and whether its queue or its key holds it.
+fn in_queue(state: &State, id: JobId, job: &Job, now: Timestamp) -> InQueue {
+    let ahead = state.queue().of(&job.queue()).map_or(0, |lines| lines.before(&job.place(), id));
+    let hold = admission::hold(state, job, now);
+    let next_try_at = match &hold {
+        _ if job.ready_at > now => Some(job.ready_at),
+        hold => hold.as_ref().and_then(Hold::until),
+    };
+    let held_by = hold.as_ref().map(Hold::by);
+    InQueue { name: job.spec.queue.clone(), priority: job.spec.priority, ahead, held_by, next_try_at }
 }
 
 const LOST: &str = "it is lost";
@@ -56,6 +75,9 @@ fn summary(state: &State, id: JobId, job: &Job, refused: usize, now: Timestamp) 
             format!("attempt {} ended{because}; the next is tried at {}", job.attempt, job.ready_at)
         }
         _ if job.is_queued() => {
+            if let Some(hold) = admission::hold(state, job, now) {
+                return format!("it waits in queue `{}`: {hold}", job.spec.queue);
+            }
             let alive = state.executors.values().filter(|e| e.is_alive()).count();
             match (alive, alive.saturating_sub(refused)) {
                 (0, _) => "it waits for an executor: none is there".to_owned(),

@@ -4,6 +4,7 @@
 //! or this program is broken; the caller stops, and names the sequence.
 
 mod life;
+mod queue;
 mod snapshot;
 
 use crate::life::Change;
@@ -111,6 +112,8 @@ pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(),
         Event::VersionProven(e) => change(state, e.job, seq, |job| life::version_proven(job, e)),
         Event::RollbackBegun(e) => life::rollback_begun(state, seq, e),
         Event::VersionRestored(e) => life::version_restored(state, seq, at, e),
+        Event::QueuePut(e) => queue::put(state, e),
+        Event::QueueDeleted(e) => queue::deleted(state, e),
     };
     applied.map_err(|what| FoldError { seq, event: envelope.event.type_name(), what })
 }
@@ -196,8 +199,9 @@ fn executor_lost(state: &mut State, at: Timestamp, e: &event::ExecutorLost) -> A
 /// Jobs that were taken off the zone's executors one by one and are not up again were lost with the zone.
 fn zone_lost(state: &mut State, at: Timestamp, e: &event::ZoneLost) {
     state.lost_zones.insert(e.zone.clone(), at);
-    let waiting = state.index.queue.lines().filter(|(turn, ..)| *turn == Turn::Recovering);
-    let mut ids: Vec<JobId> = waiting.flat_map(|(_, _, jobs)| jobs.iter().map(|(_, id)| *id)).collect();
+    let queues = state.index.queue.queues().flat_map(|(_, lines)| lines.shapes(Turn::Recovering));
+    let waiting = queues.flat_map(|(_, rungs)| rungs.values().flatten());
+    let mut ids: Vec<JobId> = waiting.map(|(_, id)| *id).collect();
     ids.extend(state.executors.values().flat_map(|executor| executor.attempts.iter().copied()));
     for id in ids {
         let recovering = state.jobs.get_mut(&id).and_then(|job| job.recovering.as_mut());
@@ -280,6 +284,7 @@ fn remember_request(state: &mut State, job: JobId, request_id: Option<&CompactSt
 }
 
 fn job_placed(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobPlaced) -> Applied {
+    queue::started(state, at, e.job);
     let executor = state.executors.get_mut(&e.executor).ok_or("there is no such executor")?;
     change_placed(&mut state.jobs, &mut state.index, e.job, seq, |job| {
         if !job.is_queued() || e.attempt != job.attempt.next() {
@@ -354,8 +359,13 @@ fn release(executors: &mut BTreeMap<ExecutorId, Executor>, index: &mut Index, id
     let is_indexed = job.life.is_some();
     if is_indexed {
         index.leave_status(id, job);
-    } else if let Some(by) = job.start_by() {
-        index.starting.remove(&(by, id));
+    } else {
+        if let Some(by) = job.start_by() {
+            index.starting.remove(&(by, id));
+        }
+        if job.placement.is_some() {
+            index.running.down(&job.namespace, &job.spec, job.need());
+        }
     }
     let placed = job.placement.take();
     if is_indexed {

@@ -8,7 +8,9 @@
 
 use crate::counts::Counts;
 use crate::life::Life;
-use crate::queue::{Queue, Shape, Turn};
+use crate::queue::running::Running;
+use crate::queue::share::Turns;
+use crate::queue::{Place, Queue, QueueId, Rung, Shape, Turn, Waiting};
 use compact_str::CompactString;
 use outlive_schemas::checkpoint::Checkpoint;
 use outlive_schemas::command::{LossReason, Stop};
@@ -25,6 +27,7 @@ use outlive_schemas::payload::Payload;
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::Status;
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -55,6 +58,12 @@ pub struct State {
     #[serde(default)]
     pub collection_held_until: Timestamp,
 
+    /// Queues that were put, and whose turn it is among all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub queues: BTreeMap<QueueId, Queue>,
+    #[serde(default)]
+    pub turns: Turns,
+
     #[serde(skip)]
     pub(crate) index: Index,
 }
@@ -62,7 +71,8 @@ pub struct State {
 /// What follows from the rest of the state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Index {
-    pub queue: Queue,
+    pub queue: Waiting,
+    pub running: Running,
     pub by_namespace: BTreeMap<Namespace, BTreeSet<JobId>>,
     /// Whether the holder lives stands before its id: the live one is the newest, whatever two leaders' clocks said.
     pub by_name: BTreeSet<(Namespace, JobName, bool, JobId)>,
@@ -235,6 +245,17 @@ impl Job {
         }
     }
 
+    pub fn queue(&self) -> QueueId {
+        QueueId(self.namespace.clone(), self.spec.queue.clone())
+    }
+
+    /// Where it stands while it waits.
+    pub(crate) fn place(&self) -> Place {
+        let rung = Rung { priority: Reverse(self.spec.priority), concurrency: self.spec.concurrency.clone() };
+        let shape = Shape::of(&self.spec);
+        Place { queue: self.queue(), turn: self.turn(), shape, rung, ready_at: self.ready_at }
+    }
+
     /// Since when it is between two attempts, where it is.
     pub fn away_since(&self) -> Option<Timestamp> {
         let recovering = self.recovering.as_deref().filter(|_| self.status == Status::Restarting)?;
@@ -330,8 +351,21 @@ impl State {
         self.index.spent.contains(&(namespace.clone(), request_id.clone()))
     }
 
-    pub fn queue(&self) -> &Queue {
+    /// Jobs that wait to be placed.
+    pub fn queue(&self) -> &Waiting {
         &self.index.queue
+    }
+
+    /// Queues of a namespace that were put.
+    pub fn queues_of(&self, namespace: &Namespace) -> impl Iterator<Item = (&QueueId, &Queue)> {
+        let first = QueueId(namespace.clone(), "0".parse().expect("no name comes before it"));
+        let of = namespace.clone();
+        self.queues.range(first..).take_while(move |(id, _)| id.0 == of)
+    }
+
+    /// What holds room, by queue and key.
+    pub fn running(&self) -> &Running {
+        &self.index.running
     }
 
     pub fn in_namespace(&self, namespace: &Namespace) -> Option<&BTreeSet<JobId>> {
@@ -504,7 +538,10 @@ impl Index {
             self.restarting.insert((since, id));
         }
         if job.is_queued() {
-            self.queue.insert(job.turn(), Shape::of(&job.spec), job.ready_at, id);
+            self.queue.insert(job.place(), id);
+        }
+        if job.placement.is_some() {
+            self.running.up(&job.namespace, &job.spec, job.need());
         }
         if let (Some(stop), Status::Stopping) = (&job.stop, job.status) {
             self.stopping.insert((stop.give_up_at, id));
@@ -532,7 +569,10 @@ impl Index {
             self.restarting.remove(&(since, id));
         }
         if job.is_queued() {
-            self.queue.remove(job.turn(), Shape::of(&job.spec), job.ready_at, id);
+            self.queue.remove(job.place(), id);
+        }
+        if job.placement.is_some() {
+            self.running.down(&job.namespace, &job.spec, job.need());
         }
         if let (Some(stop), Status::Stopping) = (&job.stop, job.status) {
             self.stopping.remove(&(stop.give_up_at, id));

@@ -1,5 +1,7 @@
 //! What a user sees of a job.
 
+pub mod queue;
+
 use crate::life::{Life, Snapshot, Version};
 use crate::state::{Job, State, spec_bytes};
 use outlive_schemas::error::{ErrorCode, Rejection};

@@ -44,6 +44,8 @@ pub(super) fn is_for_the_planner(event: &Event) -> bool {
             | Event::ZoneUndrained(_)
             | Event::ZoneLost(_)
             | Event::ZoneSteady(_)
+            | Event::QueuePut(_)
+            | Event::QueueDeleted(_)
     )
 }
 

@@ -72,6 +72,7 @@ impl Leader {
                 self.propose(command, now, out).map(|()| Answer::Held(Held { until: until(self) }))
             }
             Asked::Life(what) => self.life(namespace, origin, *what, now, out),
+            Asked::Queue(what) => self.queue(namespace, origin, what, now, out),
             Asked::Wait(request) => match self.wait(&namespace, &request, to, now) {
                 Ok(Some(answer)) => Ok(answer),
                 Ok(None) => return,

@@ -3,13 +3,16 @@
 use super::board::Board;
 use crate::leader::Leader;
 use crate::watch;
+use outlive_core::plan::admission;
+use outlive_core::queue::QueueId;
 use outlive_core::state::{Loss, State};
 use outlive_core::view;
 use outlive_schemas::command::LossReason;
 use outlive_schemas::limits;
+use outlive_schemas::queue::HeldBy;
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::{ExecutorState, Status, ZoneState};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// For how long the loss of an executor is news: time enough to be seen, and not for ever.
 const RECENTLY: Millis = Millis::secs(600);
@@ -37,6 +40,7 @@ impl Survey {
             seconds(state.restarting().next().map(|(since, _)| since)),
         );
         jobs(board, state);
+        queues(board, state, now);
         executors(board, leader, now);
         capacity(board, state);
         lost_recently(board, state, now);
@@ -57,10 +61,31 @@ fn jobs(board: &mut Board, state: &State) {
     }
 }
 
-/// Since when the job that waits longest for a place could have run.
+/// Those that were put, and what else has jobs.
+fn queues(board: &mut Board, state: &State, now: Timestamp) {
+    let waiting = state.queue().queues().map(|(id, _)| id);
+    let known = state.queues.keys().chain(waiting).chain(state.running().queues().map(|(id, _)| id));
+    let known: BTreeSet<&QueueId> = known.collect();
+    for id in known.into_iter().take(limits::QUEUES_SHOWN_MAX) {
+        let view = view::queue::seen(state, id, now);
+        let labels = [("namespace", view.namespace.as_str()), ("queue", view.name.as_str())];
+        let oldest = Millis(view.oldest_wait_ms.unwrap_or(0)).as_secs_f64();
+        board.set("outlive_queue_waiting_jobs", &labels, view.waiting as f64);
+        board.set("outlive_queue_running_jobs", &labels, f64::from(view.running));
+        board.set("outlive_queue_oldest_wait_seconds", &labels, oldest);
+        for by in HeldBy::OF_QUEUES {
+            let labels = [labels[0], labels[1], ("by", by.as_str())];
+            let holds = view.held_by == Some(by) && view.waiting > 0;
+            board.set("outlive_queue_throttled", &labels, if holds { 1.0 } else { 0.0 });
+        }
+    }
+}
+
+/// Since when the job that waits longest for a place could have run. Those that their queue or key holds do not want for
+/// room.
 fn longest_waiting(state: &State, now: Timestamp) -> Option<Timestamp> {
-    let first = state.queue().lines().filter_map(|(_, _, waiting)| waiting.first().map(|(ready_at, _)| *ready_at));
-    first.min().filter(|ready_at| *ready_at <= now)
+    let ready = state.queue().queues().filter_map(|(id, lines)| admission::longest_ready(state, id, lines, now));
+    ready.min()
 }
 
 fn executors(board: &mut Board, leader: &Leader, now: Timestamp) {

@@ -83,7 +83,23 @@ pub const METRICS: &[Metric] = &[
         START_SECONDS,
         "From a job's submission until its first attempt runs.",
     ),
-    Metric::gauge("outlive_queue_oldest_seconds", "How long the job that waits longest could have run; the leader's."),
+    Metric::gauge(
+        "outlive_queue_oldest_seconds",
+        "How long the job that waits longest could have run, had it had room; the leader's.",
+    ),
+    Metric::gauge("outlive_queue_waiting_jobs", "Jobs that wait in a queue, by namespace and queue; the leader's."),
+    Metric::gauge(
+        "outlive_queue_running_jobs",
+        "Jobs of a queue that hold room, by namespace and queue; the leader's.",
+    ),
+    Metric::gauge(
+        "outlive_queue_oldest_wait_seconds",
+        "How long the job of a queue has been ready that has been so the longest; the leader's.",
+    ),
+    Metric::gauge(
+        "outlive_queue_throttled",
+        "1 for what keeps a queue's waiting jobs from being started: paused, concurrency, rate; the leader's.",
+    ),
     Metric::counter("outlive_job_recoveries_total", "Jobs running again after a loss, by cause."),
     Metric::histogram(
         "outlive_job_recovery_seconds",

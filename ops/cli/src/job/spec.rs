@@ -5,9 +5,10 @@
 use crate::failure::Failure;
 use clap::Args;
 use outlive_schemas::codec::Format;
-use outlive_schemas::id::{JobName, Zone};
+use outlive_schemas::id::{JobName, QueueName, Zone};
 use outlive_schemas::job::{Driver, JobKind, JobSpec, Labels, ProcessSpec};
 use outlive_schemas::payload::Payload;
+use outlive_schemas::queue::{Concurrency, Priority};
 use outlive_schemas::request::SubmitManyRequest;
 use outlive_schemas::size::ByteSize;
 use outlive_schemas::time::Millis;
@@ -58,6 +59,15 @@ pub struct SpecArgs {
     /// Never run two attempts at once, not even through a partition
     #[arg(long)]
     exclusive: bool,
+    /// The queue that the job waits in [default: default]
+    #[arg(long, value_name = "NAME")]
+    queue: Option<QueueName>,
+    /// How urgent it is in its queue, from 0 to 100 [default: 50]
+    #[arg(long, value_name = "NUMBER")]
+    priority: Option<u32>,
+    /// A key, and how many jobs with this key may run at once
+    #[arg(long, value_parser = parse_concurrency, value_name = "KEY=NUMBER")]
+    concurrency: Option<Concurrency>,
     /// A label of the job; may be repeated
     #[arg(long, value_parser = parse_pair, value_name = "KEY=VALUE")]
     label: Vec<(String, String)>,
@@ -111,6 +121,9 @@ impl SpecArgs {
             || self.timeout.is_some()
             || self.max_attempts.is_some()
             || self.exclusive
+            || self.queue.is_some()
+            || self.priority.is_some()
+            || self.concurrency.is_some()
             || !self.label.is_empty()
     }
 
@@ -148,6 +161,15 @@ impl SpecArgs {
             spec.restart.max_attempts = Some((max > 0).then_some(max));
         }
         spec.exclusive |= self.exclusive;
+        if let Some(queue) = &self.queue {
+            spec.queue = queue.clone();
+        }
+        if let Some(priority) = self.priority {
+            spec.priority = Priority(priority);
+        }
+        if let Some(concurrency) = &self.concurrency {
+            spec.concurrency = Some(Box::new(concurrency.clone()));
+        }
         spec.labels.extend(self.label.iter().map(|(key, value)| (key.into(), value.into())));
         Ok(())
     }
@@ -163,6 +185,12 @@ pub fn parse_pair(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write it as KEY=VALUE".to_owned()),
     }
+}
+
+fn parse_concurrency(text: &str) -> Result<Concurrency, String> {
+    let (key, limit) = text.rsplit_once('=').ok_or("write it as KEY=NUMBER, such as customer-42=1")?;
+    let limit = limit.parse().map_err(|_| format!("`{limit}` is not a number: write KEY=NUMBER"))?;
+    Ok(Concurrency { key: key.into(), limit })
 }
 
 fn parse_kind(text: &str) -> Result<JobKind, String> {
@@ -265,6 +293,12 @@ mod tests {
             "--max-attempts",
             "7",
             "--exclusive",
+            "--queue",
+            "mail",
+            "--priority",
+            "80",
+            "--concurrency",
+            "customer=42=1",
             "--label",
             "team=data",
             "--",
@@ -285,6 +319,9 @@ mod tests {
                 "timeout": "1h",
                 "exclusive": true,
                 "labels": {"team": "data"},
+                "queue": "mail",
+                "priority": 80,
+                "concurrency": {"key": "customer=42", "limit": 1},
             })
         );
         assert_eq!(from_flags(&["--max-attempts", "0", "--", "true"]).max_attempts(), None);

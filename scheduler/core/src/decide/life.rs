@@ -8,7 +8,7 @@
 //! what the job would have gone on from anyway.
 
 use super::snapshot::{begin_system, completed, failed};
-use super::{Refusal, fact};
+use super::{Refusal, fact, queue};
 use crate::life::{Change, Life, PROVE_WITHIN, RELEASE_SLACK};
 use crate::state::{Job, STOP_CONFIRMATION, State};
 use compact_str::{CompactString, format_compact};
@@ -217,6 +217,7 @@ pub(super) fn update(state: &State, asked: Update<'_>, now: Timestamp) -> Result
         spec.name.clone_from(&job.spec.name);
     }
     spec.validate()?;
+    queue::is_there(state, namespace, &spec.queue)?;
     stays_the_same_job(job, &spec)?;
     if state.held_bytes() > limits::HELD_BYTES_MAX {
         let message = format!(

@@ -1,7 +1,7 @@
 //! A planned placement, checked again before it is appended.
 
 use super::{Refusal, fact};
-use crate::plan::feasible;
+use crate::plan::{admission, feasible};
 use crate::queue::Shape;
 use crate::state::State;
 use outlive_schemas::event::{Envelope, Event, JobPlaced};
@@ -17,6 +17,9 @@ pub(super) fn place(
 ) -> Result<Vec<Envelope>, Refusal> {
     let job = state.jobs.get(&id).ok_or(Refusal::Stale)?;
     if !job.is_queued() || attempt != job.attempt.next() || job.ready_at > now {
+        return Err(Refusal::Stale);
+    }
+    if admission::hold(state, job, now).is_some() {
         return Err(Refusal::Stale);
     }
     let host = state.executors.get(&executor).filter(|e| e.is_alive()).ok_or(Refusal::Stale)?;

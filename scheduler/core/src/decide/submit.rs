@@ -1,6 +1,6 @@
 //! Submissions: all of a request's jobs, or none.
 
-use super::Refusal;
+use super::{Refusal, queue};
 use crate::state::State;
 use outlive_schemas::command::Origin;
 use outlive_schemas::error::{ErrorCode, Rejection};
@@ -28,6 +28,8 @@ pub(super) fn submit(
         return Err(Rejection::new(ErrorCode::InvalidArgument, message).into());
     }
     within_limits(state, jobs.len())?;
+    queue::may_wait(state, &namespace, &jobs)
+        .map_err(|(position, rejection)| in_position(rejection, position, jobs.len()))?;
     let mut names = BTreeSet::new();
     for (position, (_, spec)) in jobs.iter().enumerate() {
         spec.validate().map_err(|rejection| in_position(rejection, position, jobs.len()))?;

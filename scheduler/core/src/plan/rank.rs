@@ -49,6 +49,11 @@ pub(super) struct Rank {
     pub id: ExecutorId,
 }
 
+/// Whether all steps of the ladder are alike to it: it comes from nowhere.
+pub(super) fn is_indifferent(job: &Job) -> bool {
+    job.recovering.is_none() || job.last_host.is_none()
+}
+
 /// Where a restarting job should rather go: 0 is the best step of the ladder.
 pub(super) fn ladder(executor: &Registration, job: &Job) -> u8 {
     let (Status::Restarting | Status::Updating | Status::RollingBack, Some((last_name, last_zone)), Some(recovering)) =

@@ -19,6 +19,7 @@ use outlive_schemas::id::{
 use outlive_schemas::job::{Driver, Factor, JobKind, JobSpec, NoopSpec, ProcessSpec, Resources};
 use outlive_schemas::life::{RestoreMode, RestoreRequest};
 use outlive_schemas::message::{Ended, News, Outcome, Released, Report};
+use outlive_schemas::queue::{Concurrency, Priority, QueuePut, QueueSettings};
 use outlive_schemas::size::ByteSize;
 use outlive_schemas::snapshot::ImportedContent;
 use outlive_schemas::time::{Millis, Timestamp};
@@ -128,6 +129,18 @@ pub trait Words: Sized {
         self.with(|spec| {
             spec.placement.labels.insert(key.into(), value.into());
         })
+    }
+
+    fn queued(self, queue: &str) -> JobSpec {
+        self.with(|spec| spec.queue = queue.parse().unwrap())
+    }
+
+    fn prior(self, priority: u32) -> JobSpec {
+        self.with(|spec| spec.priority = Priority(priority))
+    }
+
+    fn keyed(self, key: &str, limit: u32) -> JobSpec {
+        self.with(|spec| spec.concurrency = Some(Box::new(Concurrency { key: key.into(), limit })))
     }
 
     fn attempts(self, max: Option<u32>) -> JobSpec {
@@ -315,6 +328,22 @@ pub fn released(contents: Option<u64>, fault: Option<&str>) -> News {
     let checkpoint = contents.map(taken).filter(|_| fault.is_none());
     let released = Released { cause: Cause::Update, checkpoint, fault: fault.map(CompactString::from) };
     ended(Outcome::Released(released), 100)
+}
+
+pub fn queue_put(name: &str, change: impl FnOnce(&mut QueueSettings)) -> Event {
+    let mut settings = QueueSettings::default();
+    change(&mut settings);
+    Event::QueuePut(QueuePut { namespace: namespace(), name: name.parse().unwrap(), settings })
+}
+
+pub fn put_queue(name: &str, change: impl FnOnce(&mut QueueSettings)) -> Command {
+    let mut settings = QueueSettings::default();
+    change(&mut settings);
+    Command::PutQueue { namespace: namespace(), origin: origin(None), name: name.parse().unwrap(), settings }
+}
+
+pub fn delete_queue(name: &str) -> Command {
+    Command::DeleteQueue { namespace: namespace(), origin: origin(None), name: name.parse().unwrap() }
 }
 
 pub fn abandon(job: JobId, attempt: u32) -> Command {

@@ -1,0 +1,41 @@
+//! What becomes of queues, and what they are given.
+
+use super::Applied;
+use crate::queue::{Queue, QueueId, Turn};
+use crate::state::State;
+use outlive_schemas::id::JobId;
+use outlive_schemas::queue::{QueueDeleted, QueuePut};
+use outlive_schemas::time::Timestamp;
+
+/// What was started under the rate before still counts. Without a rate nothing is counted.
+pub(super) fn put(state: &mut State, e: &QueuePut) -> Applied {
+    let id = QueueId(e.namespace.clone(), e.name.clone());
+    let queue = state.queues.entry(id).or_insert_with(|| Queue { settings: e.settings, starts: Default::default() });
+    if e.settings.rate.is_none() {
+        queue.starts = Default::default();
+    }
+    queue.settings = e.settings;
+    Ok(())
+}
+
+pub(super) fn deleted(state: &mut State, e: &QueueDeleted) -> Applied {
+    let id = QueueId(e.namespace.clone(), e.name.clone());
+    state.queues.remove(&id).map(drop).ok_or("there is no such queue")
+}
+
+/// A job of it is placed.
+pub(super) fn started(state: &mut State, at: Timestamp, id: JobId) {
+    let Some(job) = state.jobs.get(&id) else { return };
+    let id = job.queue();
+    let mut weight = 1;
+    if let Some(queue) = state.queues.get_mut(&id) {
+        weight = queue.settings.weight;
+        if let Some(rate) = queue.settings.rate {
+            queue.starts.note(rate, at);
+        }
+    }
+    // Who goes on after a loss has not had a turn.
+    if job.turn() == Turn::Waiting {
+        state.turns.note(&id, weight);
+    }
+}
