@@ -30,7 +30,7 @@ const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
 
 /// One chunk of something larger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ChunkRef(pub BlobName, /** Bytes once opened. */ pub u32);
 
 impl ChunkRef {
@@ -133,16 +133,7 @@ impl Sealer {
 
     /// Compresses and seals `content`, whose name is `name`.
     pub fn seal(&self, kind: Kind, name: BlobName, content: &[u8]) -> Vec<u8> {
-        let mut plain = vec![ZSTD];
-        // A chunk that cannot be compressed is stored as it is, and one that does not shrink as well.
-        match zstd::bulk::compress(content, COMPRESSION_LEVEL) {
-            Ok(packed) if packed.len() < content.len() => plain.extend_from_slice(&packed),
-            _ => {
-                plain[0] = PLAIN;
-                plain.extend_from_slice(content);
-            }
-        }
-        seal::seal(&self.keys(kind).sealing, &self.aad(kind, name), &plain)
+        seal::seal(&self.keys(kind).sealing, &self.aad(kind, name), &pack(content))
     }
 
     /// Opens what [`Sealer::seal`] made and proves that it is what `name` names. It never has more than `bytes_max`
@@ -150,17 +141,7 @@ impl Sealer {
     pub fn open(&self, kind: Kind, name: BlobName, sealed: &[u8], bytes_max: usize) -> Result<Vec<u8>, Damage> {
         let plain = seal::open(&self.keys(kind).sealing, &self.aad(kind, name), sealed)
             .map_err(|source| Damage::Seal { source })?;
-        let content = match plain.split_first() {
-            None => return Err(Damage::Empty),
-            Some((&PLAIN, content)) if content.len() > bytes_max => {
-                return Err(Damage::Length { expected: bytes_max, actual: content.len() });
-            }
-            Some((&PLAIN, content)) => content.to_vec(),
-            Some((&ZSTD, packed)) => {
-                zstd::bulk::decompress(packed, bytes_max).map_err(|source| Damage::Compression { source })?
-            }
-            Some((&given, _)) => return Err(Damage::Writing { given }),
-        };
+        let content = unpack(&plain, bytes_max)?;
         if self.name(kind, &content) == name { Ok(content) } else { Err(Damage::Name) }
     }
 
@@ -189,6 +170,35 @@ impl Sealer {
             Kind::Root => b"root",
         };
         [&[FORMAT][..], self.job.0.as_bytes(), &name.0, kind].concat()
+    }
+}
+
+/// Compresses what shrinks, and says whether it did.
+pub(crate) fn pack(content: &[u8]) -> Vec<u8> {
+    let mut plain = vec![ZSTD];
+    // A chunk that cannot be compressed is stored as it is, and one that does not shrink as well.
+    match zstd::bulk::compress(content, COMPRESSION_LEVEL) {
+        Ok(packed) if packed.len() < content.len() => plain.extend_from_slice(&packed),
+        _ => {
+            plain[0] = PLAIN;
+            plain.extend_from_slice(content);
+        }
+    }
+    plain
+}
+
+/// What [`pack`] packed, if it has no more than `bytes_max` bytes.
+pub(crate) fn unpack(plain: &[u8], bytes_max: usize) -> Result<Vec<u8>, Damage> {
+    match plain.split_first() {
+        None => Err(Damage::Empty),
+        Some((&PLAIN, content)) if content.len() > bytes_max => {
+            Err(Damage::Length { expected: bytes_max, actual: content.len() })
+        }
+        Some((&PLAIN, content)) => Ok(content.to_vec()),
+        Some((&ZSTD, packed)) => {
+            zstd::bulk::decompress(packed, bytes_max).map_err(|source| Damage::Compression { source })
+        }
+        Some((&given, _)) => Err(Damage::Writing { given }),
     }
 }
 

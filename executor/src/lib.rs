@@ -20,6 +20,7 @@ pub mod checkpoint;
 pub mod scan;
 pub mod chunk;
 pub mod manifest;
+pub mod snapshot_file;
 pub mod report;
 pub mod heartbeat;
 pub mod health;

@@ -8,7 +8,7 @@
 //! tried; [`RestoreError::Unavailable`] is the store's, and trying again helps; [`RestoreError::Local`] is the host's,
 //! and another host helps. Deliberately not here: choosing among them.
 
-mod fetch;
+pub(crate) mod fetch;
 mod write;
 
 use std::collections::HashSet;
@@ -132,7 +132,7 @@ pub(crate) async fn blobs_sealed_by(
 }
 
 /// The manifest, and the names of the blobs it lies in.
-async fn load(source: &Source, root: BlobName) -> Result<(Vec<Entry>, HashSet<BlobName>), RestoreError> {
+pub(crate) async fn load(source: &Source, root: BlobName) -> Result<(Vec<Entry>, HashSet<BlobName>), RestoreError> {
     const ROOT: &str = "the root of the manifest";
     let sealed = source.get(root, || ROOT.to_owned()).await?;
     let opened = source.sealer.open(Kind::Root, root, &sealed, manifest::ROOT_BYTES_MAX);
@@ -153,7 +153,7 @@ async fn load(source: &Source, root: BlobName) -> Result<(Vec<Entry>, HashSet<Bl
     Ok((entries, names))
 }
 
-fn content_chunks(entry: &Entry) -> impl Iterator<Item = ChunkRef> {
+pub(crate) fn content_chunks(entry: &Entry) -> impl Iterator<Item = ChunkRef> {
     let extents = match &entry.node {
         Node::File { extents, .. } => &extents[..],
         _ => &[],
@@ -165,7 +165,7 @@ fn content_chunks(entry: &Entry) -> impl Iterator<Item = ChunkRef> {
 }
 
 /// What the nth chunk of all is a part of. Only an error asks.
-fn part_of(entries: &[Entry], nth: usize) -> String {
+pub(crate) fn part_of(entries: &[Entry], nth: usize) -> String {
     let owners = entries.iter().flat_map(|entry| content_chunks(entry).map(move |_| entry));
     let path = owners.map(|entry| shown(&entry.path)).nth(nth).unwrap_or_default();
     format!("a chunk of `{path}`")

@@ -6,9 +6,12 @@ use bytes::Bytes;
 use outlive_executor::checkpoint::Checkpointer;
 use outlive_executor::checkpoint::collect::{CollectError, Collected};
 use outlive_executor::restore::{blobs_of, restore};
+use outlive_executor::snapshot_file::{About, Target, export, import};
 use outlive_schemas::checkpoint::{BlobName, CheckpointRef, Taken};
-use outlive_schemas::id::{CheckpointNumber, JobId};
+use outlive_schemas::id::{CheckpointNumber, JobId, JobVersion, Namespace};
+use outlive_schemas::time::Timestamp;
 use outlive_store::blob::{BlobError, BlobStore, Mark, MemoryBlobs, Owner, Put, Usage};
+use outlive_store::keyring::Keyring;
 use outlive_store::seal::Key;
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -27,7 +30,7 @@ fn key() -> Key {
 
 /// A store whose deletions by collectors wait until they are let through.
 struct Gated {
-    inner: MemoryBlobs,
+    inner: Arc<MemoryBlobs>,
     deletions: Semaphore,
     /// Whether a deletion has come to the gate.
     waits: tokio::sync::watch::Sender<bool>,
@@ -36,7 +39,7 @@ struct Gated {
 impl Gated {
     fn new() -> Arc<Gated> {
         Arc::new(Gated {
-            inner: MemoryBlobs::new(),
+            inner: Arc::default(),
             deletions: Semaphore::new(Semaphore::MAX_PERMITS),
             waits: Default::default(),
         })
@@ -300,6 +303,42 @@ async fn a_collector_that_wakes_up_late_takes_nothing_from_those_who_went_on() {
     world.checkpoint(&second).await;
     world.blobs.open();
     collecting.await.expect("no panic").expect("collected");
+    world.all_retained_can_be_restored().await;
+}
+
+#[tokio::test]
+async fn an_import_does_not_build_on_what_a_stopped_collector_is_about_to_delete() {
+    let mut world = World::new();
+    world.retain = 1;
+    let first = world.attempt().await;
+    first.write("a", 1);
+    world.checkpoint(&first).await;
+    let keyring = Keyring::of(&key());
+    let about = About {
+        cluster: "here".to_owned(),
+        namespace: Namespace::new("default").expect("a namespace"),
+        job: JOB,
+        name: "a".parse().expect("a name"),
+        created_at: Timestamp(1),
+        job_version: JobVersion(1),
+        written_by: "0".to_owned(),
+    };
+    let (path, manifest) = (world.room.path().join("file"), world.committed[0].0.manifest);
+    let file = fs::File::create(&path).expect("made");
+    export(world.blobs.clone(), &key(), about, Some(manifest), &keyring, file).await.expect("exported");
+    first.write("a", 2);
+    world.checkpoint(&first).await;
+    world.blobs.let_through(0);
+    let (collector, retained) = (first.checkpointer.clone(), world.retained());
+    let collecting = tokio::spawn(async move { collector.collect(&retained).await });
+    world.blobs.until_one_waits().await;
+
+    // Every chunk of what is imported is there, and among what is to be deleted; who imports is not held up.
+    let target = Target::new(world.blobs.inner.clone(), JOB, &key(), world.retained()).await.expect("a target");
+    let taken = import(fs::File::open(&path).expect("there"), &keyring, &target).await.expect("imported");
+    world.blobs.open();
+    collecting.await.expect("no panic").expect("collected");
+    world.committed.push((taken.expect("a state"), vec![("a".to_owned(), content(1, LENGTH))]));
     world.all_retained_can_be_restored().await;
 }
 

@@ -221,6 +221,9 @@ pub struct SnapshotPlace {
     /// Nothing where the state is empty.
     pub manifest: Option<BlobName>,
     pub files: u64,
+    /// What all checkpoints and snapshots of the job are found from.
+    #[serde(default)]
+    pub retained: Vec<BlobName>,
 }
 
 /// The attempt number of contents that no attempt of the job made: they were imported.

@@ -19,7 +19,8 @@ const FILE_BYTES_MAX: u64 = 1_024;
 /// What a wrapped key begins with; the last byte is the format's version.
 const WRAPPED_MAGIC: [u8; 4] = *b"OLK\x01";
 const WRAPPED_HEADER_BYTES: usize = WRAPPED_MAGIC.len() + 8;
-const WRAPPED_BYTES: usize = WRAPPED_HEADER_BYTES + KEY_BYTES + SEAL_BYTES;
+/// A wrapped key, whichever it is.
+pub const WRAPPED_BYTES: usize = WRAPPED_HEADER_BYTES + KEY_BYTES + SEAL_BYTES;
 const WRAP_CONTEXT: &str = "wrap keys";
 
 /// The section `keys` of the configuration.

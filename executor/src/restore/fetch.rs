@@ -20,7 +20,7 @@ const BATCHES_WAITING_MAX: usize = 2;
 
 /// Where a job's blobs are and how they open.
 #[derive(Clone)]
-pub(super) struct Source {
+pub(crate) struct Source {
     pub blobs: Arc<dyn BlobStore>,
     pub owner: Owner,
     pub sealer: Arc<Sealer>,
@@ -39,7 +39,7 @@ impl Source {
 }
 
 /// Gives every one of `chunks`, opened and in order, to `take`, which may block. `part` says what the nth is a part of.
-pub(super) async fn each<T: Send + 'static>(
+pub(crate) async fn each<T: Send + 'static>(
     source: &Source,
     kind: Kind,
     chunks: Vec<ChunkRef>,

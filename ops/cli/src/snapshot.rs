@@ -1,12 +1,18 @@
 //! `outlive snapshot`: named versions of a job's state.
 
+mod export;
+mod import;
+
 use crate::args::Global;
 use crate::client::{Client, new_request_id};
+use crate::config;
+use crate::connection;
 use crate::failure::Failure;
 use crate::human::{self, relative, size};
 use crate::job::Job;
 use crate::output::{self, Details, Output, Table};
 use crate::progress::Progress;
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use outlive_schemas::id::{JobRef, SnapshotName};
 use outlive_schemas::limits;
@@ -14,7 +20,12 @@ use outlive_schemas::snapshot::{
     SnapshotDeleteRequest, SnapshotListRequest, SnapshotRequest, SnapshotStatus, SnapshotView,
 };
 use outlive_schemas::time::Timestamp;
+use outlive_store::blob::JetStreamBlobs;
+use outlive_store::key_store::JetStreamKeys;
+use outlive_store::keyring::Keyring;
+use outlive_store::nats::Nats;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
@@ -27,6 +38,10 @@ pub enum SnapshotCommand {
     List(ListArgs),
     /// Delete a snapshot
     Delete(DeleteArgs),
+    /// Write a snapshot into a file, sealed, for another cluster
+    Export(export::ExportArgs),
+    /// Give a stopped job of this cluster a snapshot from a file
+    Import(import::ImportArgs),
 }
 
 /// The snapshot that a command is about.
@@ -89,6 +104,27 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
     Timestamp::parse(text).map_err(|error| error.to_string())
 }
 
+/// What exporting and importing go past the scheduler for.
+struct Stores {
+    cluster: String,
+    keyring: Arc<Keyring>,
+    keys: JetStreamKeys,
+    blobs: Arc<JetStreamBlobs>,
+}
+
+impl Stores {
+    async fn open(global: &Global) -> anyhow::Result<Stores> {
+        let settings = config::load(global)?.settings;
+        let keyring = Keyring::load(&settings.keys);
+        let keyring = Arc::new(keyring.context(Failure::usage("a snapshot cannot be opened without a master key"))?);
+        let (client, _) = connection::open(global, Duration::from(global.request_timeout)).await?;
+        let nats = Nats { jetstream: async_nats::jetstream::new(client.clone()), client };
+        let blobs = Arc::new(JetStreamBlobs::attach(&nats).await.context("the blob store cannot be used")?);
+        let keys = JetStreamKeys::new(nats.jetstream, keyring.clone());
+        Ok(Stores { cluster: settings.cluster.name, keyring, keys, blobs })
+    }
+}
+
 /// Between two looks at a snapshot that is being created.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -98,6 +134,8 @@ pub async fn run(command: SnapshotCommand, global: &Global) -> anyhow::Result<()
         SnapshotCommand::Get(args) => get(args, global).await,
         SnapshotCommand::List(args) => list(args, global).await,
         SnapshotCommand::Delete(args) => delete(args, global).await,
+        SnapshotCommand::Export(args) => export::run(args, global).await,
+        SnapshotCommand::Import(args) => import::run(args, global).await,
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod queue;
 
 use crate::life::{Life, Snapshot, Version};
+use crate::referenced;
 use crate::state::{Job, State, spec_bytes};
 use outlive_schemas::error::{ErrorCode, Rejection};
 use outlive_schemas::id::{JobId, Namespace};
@@ -124,8 +125,9 @@ pub fn snapshot(id: JobId, snapshot: &Snapshot) -> SnapshotView {
     }
 }
 
-pub fn snapshot_place(id: JobId, of: &Snapshot) -> SnapshotPlace {
+pub fn snapshot_place(id: JobId, job: &Job, of: &Snapshot) -> SnapshotPlace {
     SnapshotPlace {
+        retained: referenced::manifests(job),
         snapshot: snapshot(id, of),
         checkpoint: of.content.map(|content| content.number),
         manifest: of.content.map(|content| content.taken.manifest),

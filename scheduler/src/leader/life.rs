@@ -60,24 +60,28 @@ impl Leader {
     ) -> Result<Answer, Rejection> {
         match what {
             LifeAsked::Stop(StopRequest { job, force }) => {
-                let asked = job.clone();
-                let namespace_of = namespace.clone();
-                self.change(namespace_of, asked, Command::StopJob { namespace, origin, job, force }, now, out)
+                let command = |namespace, job| Command::StopJob { namespace, origin, job, force };
+                self.change(namespace, &job, command, now, out)
             }
             LifeAsked::Start(StartRequest { job, restore }) => {
-                let asked = job.clone();
-                let namespace_of = namespace.clone();
-                self.change(namespace_of, asked, Command::StartJob { namespace, origin, job, restore }, now, out)
+                let command = |namespace, job| Command::StartJob { namespace, origin, job, restore };
+                self.change(namespace, &job, command, now, out)
             }
             LifeAsked::Update(UpdateRequest { job, expected_version, spec, allow_lost_state }) => {
-                let (asked, namespace_of, spec) = (job.clone(), namespace.clone(), Box::new(spec));
-                let command = Command::UpdateJob { namespace, origin, job, expected_version, spec, allow_lost_state };
-                self.change(namespace_of, asked, command, now, out)
+                let spec = Box::new(spec);
+                let command = |namespace, job| Command::UpdateJob {
+                    namespace,
+                    origin,
+                    job,
+                    expected_version,
+                    spec,
+                    allow_lost_state,
+                };
+                self.change(namespace, &job, command, now, out)
             }
             LifeAsked::RollBack(RollbackRequest { job, expected_version }) => {
-                let (asked, namespace_of) = (job.clone(), namespace.clone());
-                let command = Command::RollBackJob { namespace, origin, job, expected_version };
-                self.change(namespace_of, asked, command, now, out)
+                let command = |namespace, job| Command::RollBackJob { namespace, origin, job, expected_version };
+                self.change(namespace, &job, command, now, out)
             }
             LifeAsked::Versions(request) => {
                 let (_, job) = self.find(&namespace, &request.job)?;
@@ -98,7 +102,7 @@ impl Leader {
             LifeAsked::DeleteSnapshot(request) => self.delete_snapshot(namespace, origin, request, now, out),
             LifeAsked::LocateSnapshot(SnapshotRequest { job, name }) => {
                 let (id, job) = self.find(&namespace, &job)?;
-                let place = view::snapshot_place(id, find_snapshot(id, job, &name)?);
+                let place = view::snapshot_place(id, job, find_snapshot(id, job, &name)?);
                 Ok(Answer::SnapshotPlace(Box::new(place)))
             }
             LifeAsked::ImportSnapshot(SnapshotImportRequest { job, name, content }) => {
@@ -111,17 +115,17 @@ impl Leader {
         }
     }
 
-    /// Proposes it, and answers with the job as it is then.
+    /// Proposes it for the job that is meant, and answers with the job as it is then.
     fn change(
         &mut self,
         namespace: Namespace,
-        job: JobRef,
-        command: Command,
+        job: &JobRef,
+        command: impl FnOnce(Namespace, JobRef) -> Command,
         now: Timestamp,
         out: &mut Vec<Output>,
     ) -> Result<Answer, Rejection> {
-        let id = self.find(&namespace, &job)?.0;
-        self.propose(command, now, out)?;
+        let id = self.find(&namespace, job)?.0;
+        self.propose(command(namespace.clone(), JobRef::Id(id)), now, out)?;
         let (id, job) = self.find(&namespace, &JobRef::Id(id))?;
         Ok(Answer::Job(Box::new(view::job(id, job))))
     }

@@ -197,8 +197,13 @@ pub(super) fn import(
                 return Ok(Vec::new());
             }
             keeps_state(job)?;
-            if job.status.is_final() {
-                let message = format!("job {id} is {}: nothing can be started from a snapshot of it", job.status);
+            // What an attempt has put of a checkpoint that is not committed yet is nobody's for who imports; so there
+            // must be none.
+            if job.status != Status::Stopped {
+                let message = format!(
+                    "job {id} is {}: a snapshot can be imported for a job that is stopped; stop it",
+                    job.status
+                );
                 return Err(Rejection::new(ErrorCode::InUse, message).into());
             }
             may_be_added(id, job, &name)?;

@@ -164,7 +164,10 @@ fn what_a_snapshot_holds_is_kept_however_many_checkpoints_come() {
 
 #[test]
 fn an_imported_snapshot_is_begun_and_ended_and_takes_a_number_of_its_own() {
-    let scene = up().and([checkpointed(job(1), 1, 1)]).when(import_snapshot(job(1), "a", None)).happened().0;
+    let scene = up().and([checkpointed(job(1), 1, 1)]);
+    let scene = scene.when(import_snapshot(job(1), "a", None)).refused(InUse, "is running");
+    let scene = scene.when(stop_service(job(1), true)).happened().0.when(report(A, job(1), 1, exited(0))).happened().0;
+    let scene = scene.when(import_snapshot(job(1), "a", None)).happened().0;
     assert!(scene.job(job(1)).is_importing());
     assert_eq!(scene.state.attended().count(), 0, "no attempt makes it");
     let content = |ms| Some(ImportedContent { created_at: at(ms), taken: Some(taken(9)) });
@@ -172,7 +175,9 @@ fn an_imported_snapshot_is_begun_and_ended_and_takes_a_number_of_its_own() {
     let scene = scene.when(import_snapshot(job(1), "a", content(0))).happened().0;
     assert_eq!(shot(&scene, "a").content.map(|content| content.number.0), Some(2));
     let scene = scene.when(import_snapshot(job(1), "a", content(0))).nothing();
-    let (_, events) = scene.when(report(A, job(1), 1, News::Checkpoint(taken(3)))).happened();
+    let scene = scene.when(start(job(1), "snapshot", Some("a"))).happened().0;
+    let scene = scene.and([placed_from(job(1), 2, A, 2), started(job(1), 2, T0)]);
+    let (_, events) = scene.when(report(A, job(1), 2, News::Checkpoint(taken(3)))).happened();
     assert!(matches!(&events[0].event, Event::CheckpointCompleted(e) if e.number.0 == 3), "{events:?}");
 }
 
