@@ -9,11 +9,12 @@ use crate::stores::{EMPTY, Stores};
 use futures::StreamExt as _;
 use outlive_core::fold::fold;
 use outlive_core::state::State;
-use outlive_schemas::codec;
+use outlive_schemas::codec::{self, DecodeError};
 use outlive_schemas::id::Sequence;
 use outlive_store::frame::{ChainHash, Commit, FrameOpener, open_header};
 use outlive_store::log::{Extent, ReadError, Stored};
 use std::collections::VecDeque;
+use std::io::BufRead;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -73,18 +74,20 @@ impl Follower {
                 tracing::warn!(seq = %head.seq, why, "an image is left aside; trying an older one");
                 continue;
             }
-            match stores.images.load(&head).await {
-                Ok(content) => match codec::unpack::<State>("an image of the state", &content) {
-                    Ok(mut state) => {
-                        state.rebuild_index();
-                        follower.state = state;
-                        (follower.seq, follower.chain) = (head.seq, ChainHash(head.chain));
-                        break;
-                    }
-                    Err(error) => {
-                        tracing::warn!(seq = %head.seq, %error, "an image is another version's; trying an older one")
-                    }
-                },
+            let read = |from: &mut dyn BufRead| {
+                let mut state: State = codec::unpack_from("an image of the state", from)?;
+                state.rebuild_index();
+                Ok::<_, DecodeError>(state)
+            };
+            match stores.images.load(&head, read).await {
+                Ok(Ok(state)) => {
+                    follower.state = state;
+                    (follower.seq, follower.chain) = (head.seq, ChainHash(head.chain));
+                    break;
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(seq = %head.seq, %error, "an image is another version's; trying an older one")
+                }
                 Err(error) => tracing::warn!(seq = %head.seq, %error, "an image cannot be read; trying an older one"),
             }
         }

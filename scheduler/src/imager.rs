@@ -1,7 +1,8 @@
 //! Saves the folded state now and then, so that replay begins there, and lets go of the log below.
 //!
 //! It folds a state of its own, from the newest image on, and so needs nothing of the leader or the follower beside
-//! it. Where there is a standby, a standby does it; a scheduler that is alone does it itself.
+//! it; and keeps that state between two images, so that no event is folded twice. Where there is a standby, a standby
+//! does it; a scheduler that is alone does it itself.
 
 use crate::config::LogConfig;
 use crate::error::ReplayError;
@@ -10,6 +11,7 @@ use crate::stores::Stores;
 use outlive_core::invariant;
 use outlive_schemas::codec;
 use outlive_schemas::id::{SchedulerName, Sequence};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,14 +32,14 @@ pub struct Imager {
 impl Imager {
     /// Runs for as long as the scheduler does.
     pub async fn run(self) {
-        // Commits hold up to thousands of events, so their number only says when to look closer.
-        let mut looked_at = Sequence(0);
+        let mut kept = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             if !self.is_ours().await {
+                kept = None;
                 continue;
             }
-            match self.write_if_due(&mut looked_at).await {
+            match self.write_if_due(&mut kept).await {
                 Ok(Some(seq)) => tracing::info!(%seq, "an image was written"),
                 Ok(None) => {}
                 Err(error) => {
@@ -58,37 +60,46 @@ impl Imager {
         }
     }
 
-    async fn write_if_due(&self, looked_at: &mut Sequence) -> Result<Option<Sequence>, ReplayError> {
-        let last = self.stores.log.extent().await.map_err(ReplayError::Read)?.last;
-        if last <= *looked_at {
-            return Ok(None);
-        }
-        let mut follower = Follower::begin(&self.stores).await?;
+    /// `kept` is what was folded so far; it is put back unless something failed.
+    async fn write_if_due(&self, kept: &mut Option<Follower>) -> Result<Option<Sequence>, ReplayError> {
+        let mut follower = match kept.take() {
+            Some(follower) => follower,
+            None => Follower::begin(&self.stores).await?,
+        };
         follower.catch_up().await?;
-        *looked_at = follower.seq;
-        if follower.events_since_image < self.config.image_every_events {
-            return Ok(None);
-        }
-        self.write(follower).await.map(Some)
+        let written = if follower.events_since_image < self.config.image_every_events {
+            None
+        } else {
+            let (after, seq) = self.write(follower).await?;
+            follower = after;
+            Some(seq)
+        };
+        *kept = Some(follower);
+        Ok(written)
     }
 
-    async fn write(&self, follower: Follower) -> Result<Sequence, ReplayError> {
+    async fn write(&self, follower: Follower) -> Result<(Follower, Sequence), ReplayError> {
         let (seq, chain, events) = (follower.seq, follower.chain, follower.events_since_image);
-        let packed = tokio::task::spawn_blocking(move || {
+        let checked = tokio::task::spawn_blocking(move || {
             // An image of a state that is wrong would hide the fault for ever.
-            invariant::check(&follower.state).map(|()| codec::pack(&follower.state))
+            let checked = invariant::check(&follower.state);
+            (follower, checked)
         });
-        let content = match packed.await.expect("packing a state does not panic") {
-            Ok(content) => content,
-            Err(broken) => {
-                tracing::error!(%seq, broken, "the state is broken; no image of it is written");
-                return Ok(seq);
-            }
-        };
-        self.stores.images.save(seq, chain.0, content).await.map_err(ReplayError::Images)?;
+        let (mut follower, checked) = checked.await.expect("checking a state does not panic");
+        follower.events_since_image = 0;
+        if let Err(broken) = checked {
+            tracing::error!(%seq, broken, "the state is broken; no image of it is written");
+            return Ok((follower, seq));
+        }
+        let shared = Arc::new(std::mem::take(&mut follower.state));
+        let written = shared.clone();
+        let write = move |onto: &mut dyn io::Write| codec::pack_into(&*written, onto);
+        let saved = self.stores.images.save(seq, chain.0, write).await;
+        follower.state = Arc::into_inner(shared).expect("who wrote it has let go of it");
+        saved.map_err(ReplayError::Images)?;
         self.stores.images.retain(IMAGES_KEPT).await.map_err(ReplayError::Images)?;
         self.purge(events).await?;
-        Ok(seq)
+        Ok((follower, seq))
     }
 
     /// Lets go of what stands below the oldest kept image and outside the history window.

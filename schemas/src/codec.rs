@@ -111,6 +111,17 @@ pub fn unpack<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T
     rmp_serde::from_slice(bytes).map_err(|source| DecodeError { what, source })
 }
 
+/// As [`pack`], for what is too large to be there in one piece.
+pub fn pack_into<T: Serialize>(value: &T, onto: &mut dyn std::io::Write) -> std::io::Result<()> {
+    let mut writer = rmp_serde::Serializer::new(onto).with_struct_map();
+    value.serialize(&mut writer).map_err(std::io::Error::other)
+}
+
+/// Reads what [`pack_into`] wrote.
+pub fn unpack_from<T: DeserializeOwned>(what: &'static str, from: &mut dyn std::io::Read) -> Result<T, DecodeError> {
+    rmp_serde::from_read(from).map_err(|source| DecodeError { what, source })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@ use outlive_schemas::codec::{DecodeError, pack, unpack};
 use outlive_schemas::id::Sequence;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::sync::Arc;
 
 /// Of a piece before it is sealed: two fit one NATS message, and four in flight fit a slow link.
@@ -28,6 +29,7 @@ const IMAGE_BYTES_MAX: u64 = 64 << 30;
 const IN_FLIGHT: usize = 8;
 /// Fast: an image is written often and read seldom.
 const COMPRESSION_LEVEL: i32 = 1;
+const BUFFER_BYTES: usize = 256 * 1024;
 const FORMAT: u8 = 1;
 
 /// What an image is found and checked by.
@@ -70,6 +72,11 @@ pub enum ImageError {
     },
     #[error("the image at {seq} is not what its head says: {what}")]
     Mismatch { seq: Sequence, what: String },
+    #[error("an image cannot be written")]
+    Written {
+        #[source]
+        source: io::Error,
+    },
     #[error("an image of {bytes} bytes is over the limit of {max}")]
     TooLarge { bytes: u64, max: u64 },
 }
@@ -117,7 +124,7 @@ fn blob(doing: &'static str) -> impl Fn(BlobError) -> ImageError {
     move |source| ImageError::Blob { doing, source }
 }
 
-/// Compression of hundreds of megabytes takes a second: not on a thread that others wait for.
+/// Writing and compressing hundreds of megabytes takes a second: not on a thread that others wait for.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("compression does not panic, and is not cancelled")
 }
@@ -127,27 +134,25 @@ impl ImageStore {
         ImageStore { blobs, key }
     }
 
-    /// Stores the state as of the commit `seq`. If there is an image of that very commit, that one stays.
-    pub async fn save(&self, seq: Sequence, chain: [u8; 32], content: Vec<u8>) -> Result<ImageHead, ImageError> {
-        let bytes = content.len() as u64;
+    /// Stores the state as of the commit `seq`, as `write` writes it. If there is an image of that very commit, that one
+    /// stays. What is written is compressed on the way, so that it is never there in one piece.
+    pub async fn save(
+        &self,
+        seq: Sequence,
+        chain: [u8; 32],
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+    ) -> Result<ImageHead, ImageError> {
+        let (bytes, hash, packed) =
+            aside(move || packed(write)).await.map_err(|source| ImageError::Written { source })?;
+        let stored_bytes = packed.iter().map(|piece| piece.len() as u64).sum();
         if bytes > IMAGE_BYTES_MAX {
             return Err(ImageError::TooLarge { bytes, max: IMAGE_BYTES_MAX });
         }
-        let (hash, packed) = aside(move || {
-            let packed = zstd::bulk::compress(&content, COMPRESSION_LEVEL).expect("bytes in memory can be compressed");
-            (blake3::hash(&content).into(), Bytes::from(packed))
-        })
-        .await;
-        let count = packed.len().div_ceil(PIECE_BYTES);
-        let stored_bytes = packed.len() as u64;
-        if count > PIECES_MAX {
-            return Err(ImageError::TooLarge { bytes: packed.len() as u64, max: (PIECES_MAX * PIECE_BYTES) as u64 });
+        if packed.len() > PIECES_MAX {
+            return Err(ImageError::TooLarge { bytes: stored_bytes, max: (PIECES_MAX * PIECE_BYTES) as u64 });
         }
-        let pieces: Vec<BlobName> = futures::stream::iter(0..count)
-            .map(|index| {
-                let piece = packed.slice(index * PIECE_BYTES..packed.len().min((index + 1) * PIECE_BYTES));
-                self.save_piece(seq, index, piece)
-            })
+        let pieces: Vec<BlobName> = futures::stream::iter(packed.into_iter().enumerate())
+            .map(|(index, piece)| self.save_piece(seq, index, piece))
             .buffered(IN_FLIGHT)
             .try_collect()
             .await?;
@@ -229,8 +234,13 @@ impl ImageStore {
         Ok(Usage { bytes: heads.iter().map(|head| head.stored_bytes).sum(), items })
     }
 
-    /// The state that was saved, every byte of it checked.
-    pub async fn load(&self, head: &ImageHead) -> Result<Vec<u8>, ImageError> {
+    /// The state that was saved, as `read` reads it: every byte of it is checked, though the last only after it was
+    /// read. It is decompressed on the way, so that it is never there in one piece.
+    pub async fn load<T: Send + 'static>(
+        &self,
+        head: &ImageHead,
+        read: impl FnOnce(&mut dyn BufRead) -> T + Send + 'static,
+    ) -> Result<T, ImageError> {
         let seq = head.seq;
         let pieces: Vec<Vec<u8>> = futures::stream::iter(head.pieces.iter().copied().enumerate())
             .map(async |(index, name)| {
@@ -242,21 +252,7 @@ impl ImageStore {
             .try_collect()
             .await?;
         let ImageHead { bytes, hash, .. } = *head;
-        let mismatch = move |what: String| ImageError::Mismatch { seq, what };
-        let capacity = usize::try_from(bytes).map_err(|_| ImageError::TooLarge { bytes, max: usize::MAX as u64 })?;
-        aside(move || {
-            // One byte more than is right, so that too much is noticed and not cut off.
-            let content = zstd::bulk::decompress(&pieces.concat(), capacity + 1)
-                .map_err(|error| mismatch(format!("it cannot be decompressed: {error}")))?;
-            if content.len() as u64 != bytes {
-                return Err(mismatch(format!("it has {} bytes instead of {bytes}", content.len())));
-            }
-            if *blake3::hash(&content).as_bytes() != hash {
-                return Err(mismatch("its hash is another".to_owned()));
-            }
-            Ok(content)
-        })
-        .await
+        aside(move || unpacked(pieces, bytes, hash, read)).await.map_err(|what| ImageError::Mismatch { seq, what })
     }
 
     /// Keeps the `count` newest images and deletes the others, and pieces left behind by saves that were not
@@ -289,6 +285,119 @@ impl ImageStore {
     }
 }
 
+/// Takes what is written, and counts and hashes it on its way.
+struct Checked<T> {
+    inner: T,
+    bytes: u64,
+    hasher: blake3::Hasher,
+}
+
+impl<T> Checked<T> {
+    fn new(inner: T) -> Checked<T> {
+        Checked { inner, bytes: 0, hasher: blake3::Hasher::new() }
+    }
+
+    fn note(&mut self, taken: &[u8]) {
+        self.bytes += taken.len() as u64;
+        self.hasher.update(taken);
+    }
+}
+
+impl<T: Write> Write for Checked<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.note(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<T: Read> Read for Checked<T> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(into)?;
+        self.note(&into[..read]);
+        Ok(read)
+    }
+}
+
+/// Cuts what is written into pieces.
+#[derive(Default)]
+struct Pieces(Vec<Vec<u8>>);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.last().is_none_or(|last| last.len() == PIECE_BYTES) {
+            self.0.push(Vec::with_capacity(PIECE_BYTES));
+        }
+        let last = self.0.last_mut().expect("one was pushed");
+        let fits = bytes.len().min(PIECE_BYTES - last.len());
+        last.extend_from_slice(&bytes[..fits]);
+        Ok(fits)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Length and hash of what is written, and what it comes to when compressed and cut.
+fn packed(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<(u64, [u8; 32], Vec<Bytes>)> {
+    let compressed = zstd::Encoder::new(Pieces::default(), COMPRESSION_LEVEL)?;
+    // Values are written by the byte; what compresses and hashes takes them by the block.
+    let mut checked = BufWriter::with_capacity(BUFFER_BYTES, Checked::new(compressed));
+    write(&mut checked)?;
+    let Checked { inner, bytes, hasher } = checked.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let Pieces(pieces) = inner.finish()?;
+    Ok((bytes, hasher.finalize().into(), pieces.into_iter().map(Bytes::from).collect()))
+}
+
+fn unpacked<T>(
+    pieces: Vec<Vec<u8>>,
+    bytes: u64,
+    hash: [u8; 32],
+    read: impl FnOnce(&mut dyn BufRead) -> T,
+) -> Result<T, String> {
+    let failed = |error: io::Error| format!("it cannot be decompressed: {error}");
+    // Each piece is let go of once it is read.
+    let mut ahead = pieces.into_iter().map(io::Cursor::new);
+    let chained = Chained { piece: ahead.next(), ahead };
+    let decoder = zstd::Decoder::with_buffer(BufReader::new(chained)).map_err(failed)?;
+    // One byte more than is right, so that too much is noticed and not cut off.
+    let mut checked = BufReader::with_capacity(BUFFER_BYTES, Checked::new(decoder.take(bytes + 1)));
+    let value = read(&mut checked);
+    io::copy(&mut checked, &mut io::sink()).map_err(failed)?;
+    let Checked { bytes: found, hasher, .. } = checked.into_inner();
+    if found != bytes {
+        return Err(format!("it has {found} bytes instead of {bytes}"));
+    }
+    if *hasher.finalize().as_bytes() != hash {
+        return Err("its hash is another".to_owned());
+    }
+    Ok(value)
+}
+
+/// Reads pieces one after the other.
+struct Chained<I> {
+    piece: Option<io::Cursor<Vec<u8>>>,
+    ahead: I,
+}
+
+impl<I: Iterator<Item = io::Cursor<Vec<u8>>>> Read for Chained<I> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while let Some(piece) = &mut self.piece {
+            let read = piece.read(into)?;
+            if read > 0 || into.is_empty() {
+                return Ok(read);
+            }
+            self.piece = self.ahead.next();
+        }
+        Ok(0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,7 +418,19 @@ mod tests {
     }
 
     async fn saved(images: &ImageStore, seq: u64, content: Vec<u8>) -> ImageHead {
-        images.save(Sequence(seq), CHAIN, content).await.expect("saved")
+        images.save(Sequence(seq), CHAIN, writing(content)).await.expect("saved")
+    }
+
+    fn writing(content: Vec<u8>) -> impl FnOnce(&mut dyn Write) -> io::Result<()> + Send {
+        move |onto| onto.write_all(&content)
+    }
+
+    async fn loaded(images: &ImageStore, head: &ImageHead) -> Result<Vec<u8>, ImageError> {
+        let read = |from: &mut dyn BufRead| {
+            let mut content = Vec::new();
+            from.read_to_end(&mut content).map(|_| content)
+        };
+        images.load(head, read).await.map(|content| content.expect("read"))
     }
 
     #[tokio::test]
@@ -323,8 +444,8 @@ mod tests {
         assert_eq!(heads[0].chain, CHAIN);
         assert!(heads[0].pieces.len() > 3);
         for head in &heads {
-            let loaded = images.load(head).await.expect("loaded");
-            assert!(loaded == content(head.seq.0 as u8, head.bytes as usize), "{}", head.seq);
+            let found = loaded(&images, head).await.expect("loaded");
+            assert!(found == content(head.seq.0 as u8, head.bytes as usize), "{}", head.seq);
         }
     }
 
@@ -346,22 +467,22 @@ mod tests {
         let (blobs, images) = store();
         let head = saved(&images, 1, content(1, 2 * PIECE_BYTES)).await;
         let older = ImageHead { seq: Sequence(0), ..head.clone() };
-        assert!(matches!(images.load(&older).await, Err(ImageError::Sealed { .. })), "bound to its commit");
+        assert!(matches!(loaded(&images, &older).await, Err(ImageError::Sealed { .. })), "bound to its commit");
         let swapped = ImageHead { pieces: head.pieces.iter().rev().copied().collect(), ..head.clone() };
-        assert!(matches!(images.load(&swapped).await, Err(ImageError::Sealed { .. })), "bound to its place");
+        assert!(matches!(loaded(&images, &swapped).await, Err(ImageError::Sealed { .. })), "bound to its place");
         let cut = ImageHead { pieces: head.pieces[..1].to_vec(), ..head.clone() };
-        assert!(matches!(images.load(&cut).await, Err(ImageError::Mismatch { .. })));
+        assert!(matches!(loaded(&images, &cut).await, Err(ImageError::Mismatch { .. })));
         let longer = ImageHead { bytes: head.bytes + 1, ..head.clone() };
-        assert!(matches!(images.load(&longer).await, Err(ImageError::Mismatch { .. })));
+        assert!(matches!(loaded(&images, &longer).await, Err(ImageError::Mismatch { .. })));
         let shorter = ImageHead { bytes: head.bytes - 1, ..head.clone() };
-        assert!(matches!(images.load(&shorter).await, Err(ImageError::Mismatch { .. })));
+        assert!(matches!(loaded(&images, &shorter).await, Err(ImageError::Mismatch { .. })));
         let other = ImageHead { hash: [0; 32], ..head.clone() };
-        assert!(matches!(images.load(&other).await, Err(ImageError::Mismatch { .. })));
+        assert!(matches!(loaded(&images, &other).await, Err(ImageError::Mismatch { .. })));
         assert!(blobs.damage(Owner::Images, head.pieces[1]));
-        assert!(matches!(images.load(&head).await, Err(ImageError::Sealed { .. })));
+        assert!(matches!(loaded(&images, &head).await, Err(ImageError::Sealed { .. })));
         blobs.delete(Owner::Images, head.pieces[0]).await.expect("deleted");
         assert!(matches!(
-            images.load(&head).await,
+            loaded(&images, &head).await,
             Err(ImageError::Blob { source: BlobError::Missing { .. }, .. } | ImageError::Sealed { .. })
         ));
     }
@@ -375,7 +496,7 @@ mod tests {
         let heads = images.list().await.expect("listed");
         assert_eq!(heads.iter().map(|head| head.seq.0).collect::<Vec<_>>(), [1]);
         let head = saved(&images, 2, content(2, 10)).await;
-        assert_eq!(images.load(&head).await.expect("loaded"), content(2, 10));
+        assert_eq!(loaded(&images, &head).await.expect("loaded"), content(2, 10));
         let stranger = ImageStore::new(blobs, Key::from_bytes([2; 32]));
         assert_eq!(stranger.list().await.expect("listed"), []);
     }
@@ -387,9 +508,9 @@ mod tests {
         let second = saved(&images, 5, content(2, 100)).await;
         assert_eq!(second, first);
         assert_eq!(blobs.list(Owner::Images).await.expect("listed"), first.pieces);
-        let other = images.save(Sequence(5), [8; 32], content(3, 100)).await.expect("saved");
+        let other = images.save(Sequence(5), [8; 32], writing(content(3, 100))).await.expect("saved");
         assert_eq!(other.chain, [8; 32]);
-        assert_eq!(images.load(&other).await.expect("loaded"), content(3, 100));
+        assert_eq!(loaded(&images, &other).await.expect("loaded"), content(3, 100));
         assert_eq!(images.list().await.expect("listed"), [other]);
     }
 
@@ -412,7 +533,7 @@ mod tests {
         assert!(!pieces.contains(&orphan) && pieces.contains(&coming));
         assert_eq!(pieces.len(), heads.iter().map(|head| head.pieces.len()).sum::<usize>() + 1);
         for head in &heads {
-            images.load(head).await.expect("loaded");
+            loaded(&images, head).await.expect("loaded");
         }
     }
 
@@ -420,7 +541,7 @@ mod tests {
     async fn a_store_that_fails_is_named() {
         let (blobs, images) = store();
         blobs.set_out_of_reach(true);
-        let failed = images.save(Sequence(1), CHAIN, vec![1]).await;
+        let failed = images.save(Sequence(1), CHAIN, writing(vec![1])).await;
         assert!(matches!(failed, Err(ImageError::Blob { doing: "saved", .. })), "{failed:?}");
         assert!(matches!(images.list().await, Err(ImageError::Blob { .. })), "out of reach is not empty");
     }
