@@ -123,6 +123,11 @@ impl Snapshot {
         self.status == SnapshotStatus::Creating
     }
 
+    /// Whether a user keeps it.
+    pub fn is_kept(&self) -> bool {
+        self.status == SnapshotStatus::Ready && self.purpose.initiator() == Initiator::User
+    }
+
     /// Whether a running attempt is to make it.
     pub fn is_ordered(&self) -> bool {
         self.is_open() && self.purpose == Purpose::Asked

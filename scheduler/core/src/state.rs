@@ -7,7 +7,7 @@
 //! image is a newer version's, and to drop what it says would be to forget what the log has told.
 
 use crate::counts::Counts;
-use crate::life::Life;
+use crate::life::{Life, Snapshot};
 use crate::queue::running::Running;
 use crate::queue::share::Turns;
 use crate::queue::{Place, Queue, QueueId, Rung, Shape, Turn, Waiting};
@@ -277,9 +277,11 @@ impl Job {
         self.attempt > Attempt(0) && matches!(self.spec.driver, outlive_schemas::job::Driver::Process(_))
     }
 
-    /// When it ended, if retention may forget it.
+    /// When it ended, if retention may forget it. One of which somebody keeps a snapshot it may not: that is there until
+    /// it is deleted.
     pub(crate) fn expirable(&self) -> Option<Timestamp> {
-        self.finished_at.filter(|_| self.status.is_final())
+        let kept = |life: &Life| life.snapshots.iter().any(Snapshot::is_kept);
+        self.finished_at.filter(|_| self.status.is_final() && !self.life.as_deref().is_some_and(kept))
     }
 
     /// The commits that its history is read from, in order.

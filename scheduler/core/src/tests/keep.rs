@@ -8,6 +8,7 @@ use outlive_schemas::error::ErrorCode::InvalidArgument;
 use outlive_schemas::event::{CollectionHeld, Event, JobErased};
 use outlive_schemas::id::JobId;
 use outlive_schemas::limits;
+use outlive_schemas::message::News;
 use outlive_schemas::time::Millis;
 use outlive_schemas::view::Status;
 
@@ -72,6 +73,25 @@ fn what_is_not_over_does_not_go() {
     assert_eq!(go(&scene), []);
     let scene = scene.when(expire(job(1))).stale();
     scene.when(expire(job(3))).stale();
+}
+
+#[test]
+fn a_job_stays_for_as_long_as_somebody_keeps_a_snapshot_of_it() {
+    let kept = "kept".parse().expect("a name");
+    let scene = given([joined(A)]).and(running(job(1), batch(), A)).and([checkpointed(job(1), 1, 1)]);
+    let scene = scene.when(create_snapshot(job(1), "kept")).happened().0;
+    let told = News::Snapshot { up_to: 1, manifest: Some(taken(1).manifest) };
+    let scene = scene.when(report(A, job(1), 1, told)).happened().0;
+    // One that is not ready by then has failed, and is no reason to keep anything.
+    let scene = scene.when(create_snapshot(job(1), "late")).happened().0;
+    let scene = scene.when(report(A, job(1), 1, exited(0))).happened().0.at(90_000_000);
+    assert_eq!(scene.job(job(1)).status, Status::Succeeded);
+    assert_eq!(go(&scene), []);
+    scene.clone().when(expire(job(1))).stale();
+    assert!(scene.job(job(1)).life.as_ref().is_some_and(|life| life.snapshot(&kept).is_some()));
+    let scene = scene.when(delete_snapshot(job(1), "kept", T0)).happened().0;
+    assert_eq!(go(&scene), [job(1)]);
+    scene.when(expire(job(1))).happened();
 }
 
 #[test]
