@@ -8,6 +8,7 @@ mod limits;
 mod submit;
 mod latency;
 mod replay;
+mod start;
 mod hosts;
 mod placement;
 mod recovery;
@@ -24,6 +25,7 @@ Examples:
   outlive bench submit --zones 3 --single --json   the same with three zones, one job a request
   outlive bench latency --json                     one client, one job after another
   outlive bench replay --events 1000000 --json     how fast a scheduler reads the log back
+  outlive bench start --finished 1000000 --live 100000 --json    how soon a scheduler leads with all that behind it
   outlive bench placement --hosts 500 --json       how fast a backlog is placed on a fleet that is made up
   outlive bench recovery --json                    how long jobs are away after each kind of loss, with three zones";
 
@@ -42,6 +44,8 @@ enum What {
     Latency(latency::LatencyArgs),
     /// How fast the log is read back
     Replay(replay::ReplayArgs),
+    /// How soon a scheduler leads that has many jobs behind it, and what they take
+    Start(start::StartArgs),
     /// A backlog of jobs placed on a fleet
     Placement(placement::PlacementArgs),
     /// How long jobs and the leader are away after each kind of loss
@@ -73,6 +77,7 @@ pub async fn run(global: &Global, args: BenchArgs) -> anyhow::Result<()> {
             let stage = Stage::open(global, args.common.zones).await?;
             print(args.common.json, &replay::run(&stage, &args).await?)
         }
+        What::Start(args) => print(args.common.json, &start::run(global, &args).await?),
         What::Placement(args) => {
             let stage = Stage::open(global, args.common.zones).await?;
             print(args.common.json, &placement::run(&stage, &args).await?)

@@ -29,13 +29,18 @@ struct Own {
 
 impl Stage {
     pub async fn open(global: &Global, zones: u8) -> anyhow::Result<Stage> {
+        Stage::open_with(global, zones, &[]).await
+    }
+
+    /// `settings`, as `OUTLIVE_SECTION__KEY`, are for a system of its own.
+    pub async fn open_with(global: &Global, zones: u8, settings: &'static [(&str, &str)]) -> anyhow::Result<Stage> {
         let named = global.config.is_some() || global.server.is_some() || global.context.is_some();
         let mut global = global.clone();
         let own = if named {
             None
         } else {
             let progress = Progress::start(format!("starting {zones} zone(s)"));
-            let own = tokio::task::spawn_blocking(move || Own::start(zones)).await??;
+            let own = tokio::task::spawn_blocking(move || Own::start(zones, settings)).await??;
             progress.clear();
             global.config = Some(own.config());
             Some(own)
@@ -63,11 +68,12 @@ pub fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> anyhow::Result<T> {
 }
 
 impl Own {
-    fn start(zones: u8) -> anyhow::Result<Own> {
+    fn start(zones: u8, settings: &[(&str, &str)]) -> anyhow::Result<Own> {
         let directory = tempfile::Builder::new().prefix("outlive-bench-").tempdir()?;
         let mut child = Command::new(std::env::current_exe()?)
             .args(["dev", "--json", "--zones", &zones.to_string(), "--data-dir"])
             .arg(directory.path())
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
