@@ -182,6 +182,17 @@ impl Client {
         }
     }
 
+    /// How many subjects below this hold a message. A server that is busy erasing may take longer than the client waits.
+    pub async fn subjects(&self, stream: &str, filter: &str) -> usize {
+        let request = bytes::Bytes::from(json!({ "subjects_filter": filter }).to_string());
+        let reply = wait_until("the stream is described", EVENTUALLY, || async {
+            self.nats().request(format!("$JS.API.STREAM.INFO.{stream}"), request.clone()).await.ok()
+        })
+        .await;
+        let info: Value = serde_json::from_slice(&reply.payload).expect("JSON");
+        info["state"]["subjects"].as_object().map_or(0, serde_json::Map::len)
+    }
+
     /// What the job has written so far.
     pub async fn logs(&self, job: &str) -> String {
         let entries = self.pages("job.logs", json!({"job": job, "limit": 500}), "entries").await;

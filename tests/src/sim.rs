@@ -34,11 +34,13 @@ pub struct Options {
     pub focus: &'static [Kind],
     /// Whether the log loses acknowledged commits in the end, whatever the seed says.
     pub lose_tail: bool,
+    /// Whether users stop, start, update and roll back, and take snapshots, beside everything else.
+    pub life: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { steps: 20_000, sabotage: None, focus: &[], lose_tail: false }
+        Options { steps: 20_000, sabotage: None, focus: &[], lose_tail: false, life: false }
     }
 }
 

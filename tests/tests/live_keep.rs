@@ -1,21 +1,11 @@
 //! How long things are kept, and that they can be had back: retention, collected chunks, backups.
 
+use outlive_tests::dev::is_alive;
 use outlive_tests::examples::{example, script};
-use outlive_tests::{Client, Dev, EVENTUALLY, Options, wait_until, wait_until_true};
-use serde_json::{Value, json};
+use outlive_tests::{Client, Dev, EVENTUALLY, Options, wait_until_true};
+use serde_json::json;
 use std::path::Path;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-/// How many subjects below this hold a message. A server that is busy erasing may take longer than the client waits.
-async fn subjects(client: &Client, stream: &str, filter: &str) -> usize {
-    let request = bytes::Bytes::from(json!({ "subjects_filter": filter }).to_string());
-    let reply = wait_until("the stream is described", EVENTUALLY, || async {
-        client.nats().request(format!("$JS.API.STREAM.INFO.{stream}"), request.clone()).await.ok()
-    })
-    .await;
-    let info: Value = serde_json::from_slice(&reply.payload).expect("JSON");
-    info["state"]["subjects"].as_object().map_or(0, serde_json::Map::len)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_over_goes_and_what_nothing_refers_to_is_collected() {
@@ -40,17 +30,17 @@ async fn what_is_over_goes_and_what_nothing_refers_to_is_collected() {
     client.wait_for(&short, "a checkpoint", |view| view["checkpoint"]["number"].as_u64() >= Some(1)).await;
     let (key, log) = (format!("outlive.key.job.{short}"), format!("outlive.joblog.default.{short}"));
     let blobs = format!("outlive.blob.job.{short}.*");
-    assert_eq!(subjects(&client, "OUTLIVE_KEYS", &key).await, 1);
-    assert!(subjects(&client, "OUTLIVE_BLOB", &blobs).await > 0);
+    assert_eq!(client.subjects("OUTLIVE_KEYS", &key).await, 1);
+    assert!(client.subjects("OUTLIVE_BLOB", &blobs).await > 0);
     client.wait_for_status(&short, "succeeded").await;
     wait_until_true("the finished job is forgotten", EVENTUALLY, || async {
         client.request("job.get", json!({"job": short})).await.is_err_and(|refused| refused.code == "not_found")
     })
     .await;
     wait_until_true("nothing of it is left in any store", EVENTUALLY, || async {
-        subjects(&client, "OUTLIVE_KEYS", &key).await == 0
-            && subjects(&client, "OUTLIVE_BLOB", &blobs).await == 0
-            && subjects(&client, "OUTLIVE_JOB_LOGS", &log).await == 0
+        client.subjects("OUTLIVE_KEYS", &key).await == 0
+            && client.subjects("OUTLIVE_BLOB", &blobs).await == 0
+            && client.subjects("OUTLIVE_JOB_LOGS", &log).await == 0
     })
     .await;
 
@@ -59,7 +49,7 @@ async fn what_is_over_goes_and_what_nothing_refers_to_is_collected() {
     wait_until_true("what fell out of retention is collected", EVENTUALLY, || async {
         // Three checkpoints with some chunks each, and what came since the last round.
         let number = client.get(&churn).await["checkpoint"]["number"].as_u64().unwrap_or_default() as usize;
-        subjects(&client, "OUTLIVE_BLOB", &blobs).await < number
+        client.subjects("OUTLIVE_BLOB", &blobs).await < number
     })
     .await;
     // What is left is what it goes on from.
@@ -183,4 +173,80 @@ async fn a_backup_restores_the_cluster_whole_or_up_to_a_position() {
     assert_eq!(client.get(&done).await["result"], json!("kept"));
     assert_eq!(client.refusal("job.get", json!({"job": later})).await.code, "not_found");
     client.wait_for(&counter, "it goes on", |view| view["status"] == "running").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_purged_is_restored_from_where_it_begins() {
+    let env =
+        vec![("OUTLIVE_LOG__IMAGE_EVERY_EVENTS", "6".to_owned()), ("OUTLIVE_LOG__HISTORY_EVENTS", "0".to_owned())];
+    let mut dev = Dev::start_with(1, Options { env, ..Options::default() }).await;
+    let client = dev.client().await;
+    let counter = client.submit(example("counter")).await;
+    let first = client.submit(json!({"name": "first", "driver": {"noop": {}}, "input": "kept"})).await;
+    client.wait_for(&counter, "a checkpoint", |view| view["checkpoint"]["number"].as_u64() >= Some(1)).await;
+    let first_seq = |status: &serde_json::Value| status["log"]["first_seq"].as_u64().expect("a position");
+    wait_until_true("the log is purged below its oldest image", EVENTUALLY, || async {
+        let job = client.submit(json!({"driver": {"noop": {}}})).await;
+        client.wait_for_status(&job, "succeeded").await;
+        first_seq(&client.ask("sys.status", json!({})).await) > 1
+    })
+    .await;
+    let jobs = client.list(json!({})).await.len();
+    let place = dev.scratch().join("backup").display().to_string();
+    let made = dev.outlive(&["--output", "json", "backup", &place]).await.expect_ok("backup").json();
+
+    let new = Dev::start_with_key_of(&dev, 1).await;
+    dev.stop().await;
+    let client = new.client().await;
+    new.kill_roles().await;
+    empty(&new, &client).await;
+    let restored = new.outlive(&["--output", "json", "restore", &place]).await.expect_ok("restore").json();
+    assert_eq!(restored["log_end"], made["run"]["log"]["seq"]);
+    assert_eq!(restored["missing"], 0, "{restored}");
+    new.restart_roles().await;
+    // What is left of the log is not enough to know the first job: only an image can.
+    assert!(first_seq(&client.ask("sys.status", json!({})).await) > 1);
+    assert_eq!(client.get(&first).await["result"], json!("kept"));
+    assert_eq!(client.list(json!({})).await.len(), jobs);
+    let resumed = |view: &serde_json::Value| view["status"] == "running" && view["attempt"].as_u64() >= Some(2);
+    client.wait_for(&counter, "it goes on", resumed).await;
+    new.outlive(&["log", "verify"]).await.expect_ok("log verify");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_that_lived_through_a_restore_begins_anew() {
+    let dev = Dev::start(1).await;
+    let client = dev.client().await;
+    let counter = client.submit(example("counter")).await;
+    let number = |view: &serde_json::Value| view["checkpoint"]["number"].as_u64();
+    client.wait_for(&counter, "a checkpoint", |view| number(view) >= Some(1)).await;
+    let place = dev.scratch().join("backup").display().to_string();
+    dev.outlive(&["backup", &place]).await.expect_ok("backup");
+    let kept = number(&client.get(&counter).await).expect("a checkpoint");
+    // It goes on and reports; of that the backup knows nothing.
+    let before = client.wait_for(&counter, "more checkpoints", |view| number(view) > Some(kept + 1)).await;
+    let term = client.ask("sys.status", json!({})).await["leader"]["term"].as_u64().expect("a term");
+    let executor = dev.process("executor-a-1").pid;
+    let old = dev.processes_with(&format!("OUTLIVE_JOB_ID={counter}"));
+    assert!(!old.is_empty(), "it runs");
+
+    dev.kill("scheduler-a");
+    empty(&dev, &client).await;
+    dev.outlive(&["restore", &place]).await.expect_ok("restore");
+    dev.restart("scheduler-a").await;
+    let view = client
+        .wait_for(&counter, "it goes on", |view| {
+            view["status"] == "running" && view["attempt"].as_u64() > before["attempt"].as_u64()
+        })
+        .await;
+    assert_eq!(dev.process("executor-a-1").pid, executor, "the executor's process was not touched");
+    assert!(view["last_recovery"]["restored_checkpoint"].as_u64() <= Some(kept + 1), "as the backup has it: {view:#}");
+    wait_until_true("what ran there is ended", EVENTUALLY, || async { old.iter().all(|pid| !is_alive(*pid)) }).await;
+    let running = dev.processes_with(&format!("OUTLIVE_JOB_ID={counter}"));
+    let current = dev.processes_with(&format!("OUTLIVE_ATTEMPT={}", view["attempt"]));
+    assert!(!running.is_empty() && running.iter().all(|pid| current.contains(pid)), "{running:?} {current:?}");
+    client.wait_for(&counter, "new checkpoints", |now| number(now) > number(&view)).await;
+    let now = client.ask("sys.status", json!({})).await["leader"]["term"].as_u64();
+    assert!(now > Some(term), "terms rise: {term} and {now:?}");
+    dev.outlive(&["log", "verify"]).await.expect_ok("log verify");
 }

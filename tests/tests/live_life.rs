@@ -170,17 +170,30 @@ async fn updates_and_snapshots_end_whoever_is_lost_meanwhile() {
         dev.restart(&leader).await;
     }
 
-    // The executor is killed that is asked for a snapshot: it is taken of the next attempt.
-    let executor = client.get("keeper").await["executor"].as_str().expect("it runs").to_owned();
-    client.ask("snapshot.create", json!({"job": "keeper", "name": "through-a-loss"})).await;
-    dev.kill(&executor);
-    let view = snapshot_is_over(&client, "keeper", "through-a-loss").await;
-    assert_eq!((&view["status"], &view["error"]), (&json!("ready"), &Value::Null));
-    client.wait_for_status("keeper", "running").await;
-    dev.restart(&executor).await;
+    // Whoever is killed while a snapshot is asked for, its executor, the leader, or a whole zone: it ends, and is taken
+    // of the next attempt where the one that was asked is gone.
+    for loss in ["executor", "leader", "zone"] {
+        let name = format!("through-the-loss-of-{loss}");
+        let view = client.wait_for_status("keeper", "running").await;
+        let leader = client.leader().await;
+        client.ask("snapshot.create", json!({"job": "keeper", "name": name})).await;
+        let lost = match loss {
+            "executor" => vec![view["executor"].as_str().expect("it runs").to_owned()],
+            "leader" => vec![leader],
+            _ => {
+                let zone = view["zone"].as_str().expect("it runs").to_owned();
+                dev.processes().into_iter().filter(|process| process.zone == zone).map(|process| process.name).collect()
+            }
+        };
+        lost.iter().for_each(|process| dev.kill(process));
+        let view = snapshot_is_over(&client, "keeper", &name).await;
+        assert_eq!((&view["status"], &view["error"]), (&json!("ready"), &Value::Null), "{loss}");
+        client.wait_for_status("keeper", "running").await;
+        dev.outlive(&["chaos", "--wait", "0s", "heal"]).await.expect_ok("chaos heal");
+    }
 
     // A thousand snapshots, and one.
-    let there_are = 1;
+    let there_are = 3;
     futures::stream::iter(there_are..1_000)
         .for_each_concurrent(32, |number| {
             let client = client.clone();

@@ -4,6 +4,7 @@ use outlive_tests::dev::is_alive;
 use outlive_tests::examples::{example, python, script};
 use outlive_tests::{Dev, EVENTUALLY, on_disk_contains};
 use serde_json::{Value, json};
+use std::path::Path;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_job_can_be_read_in_any_file_of_nats_or_etcd() {
@@ -63,14 +64,46 @@ async fn nothing_of_a_job_can_be_read_in_any_file_of_nats_or_etcd() {
     let control = on_disk_contains(&dev.stored_by("a", "nats"), &[marker("control")]);
     assert!(control.is_some(), "the search is blind");
 
+    // What is deleted is gone from every store, and its key from the disk: what may be left of its bytes opens no more.
+    let of_job = [
+        ("OUTLIVE_KEYS", format!("outlive.key.job.{job}")),
+        ("OUTLIVE_BLOB", format!("outlive.blob.job.{job}.*")),
+        ("OUTLIVE_JOB_LOGS", format!("outlive.joblog.default.{job}")),
+    ];
+    for (stream, filter) in &of_job {
+        assert!(client.subjects(stream, filter).await > 0, "{filter}");
+    }
+    let keys = jetstream.get_stream("OUTLIVE_KEYS").await.expect("the stream of keys");
+    let key = keys.get_last_raw_message_by_subject(&of_job[0].1).await.expect("the job's key").payload;
+    assert!(holds(&dev.stored_by("a", "nats"), &key), "the search for the key is blind");
+    assert_eq!(client.ask("job.delete", json!({"job": job})).await, json!({}));
+    for (stream, filter) in &of_job {
+        assert_eq!(client.subjects(stream, filter).await, 0, "{filter}");
+    }
+    for server in STORED {
+        assert!(!holds(&dev.stored_by("a", server), &key), "the key of a deleted job is on the disk of {server}");
+    }
+
     let mut dev = dev;
     dev.stop().await;
     for server in STORED {
+        assert!(!holds(&dev.stored_by("a", server), &key), "the key of a deleted job is on the disk of {server}");
         let found = on_disk_contains(&dev.stored_by("a", server), &markers);
         assert_eq!(found, None, "it can be read after {server} was stopped");
     }
     // Nor in the logs of the servers, which people send to one another.
     assert_eq!(on_disk_contains(&dev.data().join("logs"), &markers), None, "it is in a log");
+}
+
+/// Whether any file below holds these bytes.
+fn holds(folder: &Path, bytes: &[u8]) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| {
+        if path.is_dir() {
+            return holds(&path, bytes);
+        }
+        std::fs::read(path).is_ok_and(|text| text.windows(bytes.len()).any(|window| window == bytes))
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

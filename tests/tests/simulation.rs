@@ -41,6 +41,11 @@ fn nothing_is_lost_doubled_or_stuck() {
 }
 
 #[test]
+fn stops_updates_and_snapshots_end_whoever_is_lost() {
+    each((20_000..20_150).map(|seed| (seed, Options { steps: STEPS, life: true, ..Options::default() })));
+}
+
+#[test]
 fn seeds_that_failed_once_hold() {
     each(ONCE_FAILED.iter().map(|&(seed, steps)| (seed, Options { steps, ..Options::default() })));
 }
@@ -98,7 +103,7 @@ fn deliberate_bugs_are_found() {
     assert_eq!(CASES.len(), Sabotage::ALL.len(), "each has its case");
     let mut missed = Vec::new();
     for Case { sabotage, focus, lose_tail, within } in CASES {
-        let options = Options { steps: STEPS, sabotage: Some(sabotage), focus, lose_tail };
+        let options = Options { steps: STEPS, sabotage: Some(sabotage), focus, lose_tail, ..Options::default() };
         let found = (0..within).find(|seed| sim::run(*seed, &options).violation.is_some());
         if found.is_none() {
             missed.push(format!("{} within {within} seeds", sabotage.name()));

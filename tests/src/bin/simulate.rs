@@ -4,12 +4,14 @@ use outlive_tests::sim::{self, Options, Sabotage};
 use std::process::ExitCode;
 use std::time::Instant;
 
-const USAGE: &str = "usage: simulate [--seeds N] [--first-seed S] [--steps K] [--trace] [--lose-tail] [--sabotage NAME]
+const USAGE: &str =
+    "usage: simulate [--seeds N] [--first-seed S] [--steps K] [--trace] [--life] [--lose-tail] [--sabotage NAME]
 
   --seeds N        how many seeds to run (100)
   --first-seed S   the first of them (0)
   --steps K        events before everything is healed (20000)
   --trace          tell what happens, also where nothing is wrong
+  --life           with stops, starts, updates, rollbacks and snapshots
   --lose-tail      the log loses acknowledged commits in every run
   --sabotage NAME  with a deliberate bug";
 
@@ -35,6 +37,7 @@ fn wanted() -> Result<Wanted, String> {
             "--steps" => wanted.options.steps = number()?,
             "--trace" => wanted.trace = true,
             "--keep-going" => wanted.keep_going = true,
+            "--life" => wanted.options.life = true,
             "--lose-tail" => wanted.options.lose_tail = true,
             "--sabotage" => {
                 let name = words.next().ok_or("--sabotage needs a name")?;

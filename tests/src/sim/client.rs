@@ -5,11 +5,13 @@ use super::executor::short;
 use super::job::Work;
 use super::network::{Message, NatsReply};
 use outlive_scheduler::leader::Answer;
-use outlive_scheduler::submission::{Asked, Request};
+use outlive_scheduler::submission::{Asked, LifeAsked, Request};
 use outlive_schemas::command::{Origin, Stop};
 use outlive_schemas::error::ErrorCode;
-use outlive_schemas::id::{Attempt, JobId, JobRef, Namespace};
+use outlive_schemas::id::{Attempt, JobId, JobRef, JobVersion, Namespace};
 use outlive_schemas::job::{Driver, Factor, JobKind, JobSpec, NoopSpec, ProcessSpec};
+use outlive_schemas::life::{RestoreRequest, RollbackRequest, StartRequest, StopRequest, UpdateRequest};
+use outlive_schemas::snapshot::SnapshotRequest;
 use outlive_schemas::time::Millis;
 use outlive_schemas::view::Status;
 use std::collections::BTreeMap;
@@ -50,6 +52,8 @@ pub struct ClientNode {
     submitting: usize,
     /// In the end nobody submits any more, and services are cancelled.
     pub closing: bool,
+    /// Whether jobs are stopped, started, updated and rolled back, and snapshots taken.
+    pub life: bool,
 }
 
 impl ClientNode {
@@ -62,6 +66,7 @@ impl ClientNode {
             jobs_max,
             submitting: 0,
             closing: false,
+            life: false,
         }
     }
 
@@ -135,8 +140,10 @@ impl ClientNode {
             let what = if many > 1 { Asked::SubmitMany(specs) } else { Asked::Submit(Box::new(specs.remove(0))) };
             self.ask(what, env);
         } else if !self.jobs.is_empty() {
-            let job = JobRef::Id(env.chance.one_of(&self.jobs));
+            let id = env.chance.one_of(&self.jobs);
+            let job = JobRef::Id(id);
             let what = match dice % 20 {
+                dice @ 3..12 if self.life => self.change(dice, id, env),
                 0 => Asked::Cancel { job, how: Stop::Graceful { grace: Millis(env.chance.between(0, 3_000)) } },
                 1 => Asked::Cancel { job, how: Stop::Kill },
                 2 => Asked::Delete(job),
@@ -144,6 +151,34 @@ impl ClientNode {
             };
             self.ask(what, env);
         }
+    }
+
+    /// Changes a job that is there, in one way or another.
+    fn change(&self, dice: u64, id: JobId, env: &mut Env) -> Asked {
+        let job = JobRef::Id(id);
+        let there = env.checkers.truth.jobs.get(&id);
+        let expected_version = there.map_or(JobVersion(1), |there| there.version);
+        Asked::Life(Box::new(match dice {
+            3 | 4 => LifeAsked::Stop(StopRequest { job, force: dice == 4 }),
+            5..=7 => LifeAsked::Start(StartRequest { job, restore: RestoreRequest::default() }),
+            8 | 9 => {
+                let mut spec =
+                    there.map_or_else(|| JobSpec::new(Driver::Noop(NoopSpec {})), |there| (*there.spec).clone());
+                spec.checkpoint.retain = 1 + (self.next % 3) as u32;
+                // A version that does not stay up, now and then.
+                if spec.kind == JobKind::Service && env.chance.per_mille(300) {
+                    let work = Work { until: None, fails_every: Some(3), stubborn: false };
+                    let command = work.command();
+                    spec.driver = Driver::Process(ProcessSpec { command, env: Default::default() });
+                }
+                LifeAsked::Update(UpdateRequest { job, expected_version, spec, allow_lost_state: dice == 9 })
+            }
+            10 => LifeAsked::RollBack(RollbackRequest { job, expected_version }),
+            _ => {
+                let name = format!("snapshot-{}", self.next).parse().expect("a name");
+                LifeAsked::CreateSnapshot(SnapshotRequest { job, name })
+            }
+        }))
     }
 
     /// Ends what would never end by itself.

@@ -46,7 +46,8 @@ impl World {
         let slots = env.chance.between(3, 12) as u32;
         let executors =
             executors.iter().enumerate().map(|(i, &zone)| ExecutorNode::new(i, ZONES[zone], slots)).collect();
-        let client = ClientNode::new(env.chance.between(5, 30) as usize);
+        let mut client = ClientNode::new(env.chance.between(5, 30) as usize);
+        client.life = options.life;
         World { env, schedulers, executors, client, plan, steps: options.steps, loses }
     }
 
