@@ -51,6 +51,8 @@ pub struct Plan {
     pub min_pause_ms: u64,
     pub checkpoint_timeout_ms: u64,
     pub run_timeout_ms: Option<u64>,
+    /// After so long without output it is killed.
+    pub silence_max_ms: Option<u64>,
 }
 
 impl Plan {
@@ -63,6 +65,7 @@ impl Plan {
             min_pause_ms: policy.min_pause.0,
             checkpoint_timeout_ms: policy.timeout.0,
             run_timeout_ms: assignment.spec.timeout.map(|timeout| timeout.0),
+            silence_max_ms: assignment.spec.progress_timeout.map(|silence| silence.0),
         }
     }
 }
@@ -141,6 +144,10 @@ pub enum Input {
         round: u32,
         result: Result<(), CheckpointFault>,
     },
+    /// The job wrote something then. Only the latest needs to be said, and before a [`Input::Wake`] that is due.
+    Output {
+        at_ms: u64,
+    },
     /// Time has passed; see [`AttemptMachine::wake_at`].
     Wake,
 }
@@ -201,7 +208,7 @@ enum State {
     /// It was told to end, or its main process has: some processes may be left.
     Ending {
         started_at: u64,
-        timed_out: bool,
+        overdue: Option<Overdue>,
         exit: Option<(Exit, u64)>,
         kill_at: Option<u64>,
     },
@@ -212,6 +219,13 @@ enum State {
     },
     Over,
     Forgotten,
+}
+
+/// What an attempt is killed for by its executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overdue {
+    Timeout,
+    Silence,
 }
 
 #[derive(Debug)]
@@ -225,6 +239,8 @@ pub struct AttemptMachine {
     /// How it was given back, once it is being killed for that.
     released: Option<Released>,
     snapshots: Snapshots,
+    /// When the job last wrote something.
+    output_at: u64,
     /// Tells the answers to one checkpoint from those to an earlier one that was given up.
     round: u32,
 }
@@ -234,7 +250,8 @@ impl AttemptMachine {
     pub fn new(plan: Plan) -> (AttemptMachine, Vec<Effect>) {
         let state = State::Preparing { tries: 0, retry_at: None };
         let (abandoned, snapshots) = (false, Snapshots::restored(plan.manifest));
-        let machine = AttemptMachine { plan, state, abandoned, releasing: None, released: None, snapshots, round: 0 };
+        let (releasing, released) = (None, None);
+        let machine = AttemptMachine { plan, state, abandoned, releasing, released, snapshots, output_at: 0, round: 0 };
         (machine, vec![Effect::Prepare])
     }
 
@@ -244,7 +261,8 @@ impl AttemptMachine {
             State::Preparing { retry_at, .. } => *retry_at,
             State::Running { started_at, step } => {
                 let run_out = self.plan.run_timeout_ms.map(|timeout| started_at.saturating_add(timeout));
-                earliest(earliest(run_out, self.release_by()), step.wake_at(&self.plan))
+                let overdue = earliest(run_out, self.silent_by(*started_at, step));
+                earliest(earliest(overdue, self.release_by()), step.wake_at(&self.plan))
             }
             State::Ending { kill_at, .. } => *kill_at,
             State::Starting { .. } | State::Collecting { .. } | State::Over | State::Forgotten => None,
@@ -283,6 +301,7 @@ impl AttemptMachine {
             Input::Abandon => self.abandon(&mut effects),
             Input::Release { cause, how } => self.release(cause, how, now_ms, &mut effects),
             Input::EndedFrozen { round, result } => self.ended_frozen(round, result, now_ms, &mut effects),
+            Input::Output { at_ms } => self.output_at = self.output_at.max(at_ms),
             Input::Wake => self.wake(now_ms, &mut effects),
         }
         effects
@@ -348,7 +367,7 @@ impl AttemptMachine {
         if matches!(self.state, State::Running { .. }) {
             self.begin_ending(None, None, effects);
         }
-        let State::Ending { started_at, timed_out, exit, .. } = self.state else { return };
+        let State::Ending { started_at, overdue, exit, .. } = self.state else { return };
         if self.abandoned {
             return self.forget(effects);
         }
@@ -356,7 +375,8 @@ impl AttemptMachine {
         let (exit, at_ms) = exit.unwrap_or((Exit::Signal(SIGKILL), now_ms));
         let outcome = match exit {
             // What ended by itself just before the kill reached it has its own outcome.
-            Exit::Signal(SIGKILL) if timed_out => Outcome::TimedOut,
+            Exit::Signal(SIGKILL) if overdue == Some(Overdue::Timeout) => Outcome::TimedOut,
+            Exit::Signal(SIGKILL) if overdue == Some(Overdue::Silence) => Outcome::NoProgress,
             Exit::Code(code) => Outcome::Exited { code },
             Exit::Signal(signal) => match self.released.take().filter(|_| signal == SIGKILL) {
                 Some(released) => Outcome::Released(released),
@@ -434,12 +454,15 @@ impl AttemptMachine {
                 *retry_at = None;
                 effects.push(Effect::Prepare);
             }
-            State::Running { started_at, .. } => {
-                let ran = now_ms.saturating_sub(*started_at);
-                if self.plan.run_timeout_ms.is_some_and(|timeout| ran >= timeout) {
+            State::Running { started_at, step } => {
+                let (started_at, step) = (*started_at, *step);
+                let ran = now_ms.saturating_sub(started_at);
+                let timed_out = self.plan.run_timeout_ms.is_some_and(|timeout| ran >= timeout);
+                let is_silent = self.silent_by(started_at, &step).is_some_and(|by| now_ms >= by);
+                if timed_out || is_silent {
                     self.begin_ending(Some(Effect::Kill), None, effects);
-                    if let State::Ending { timed_out, .. } = &mut self.state {
-                        *timed_out = true;
+                    if let State::Ending { overdue, .. } = &mut self.state {
+                        *overdue = Some(if timed_out { Overdue::Timeout } else { Overdue::Silence });
                     }
                 } else if !self.release_is_late(now_ms, effects) {
                     self.wake_checkpoint(now_ms, effects);
@@ -453,6 +476,12 @@ impl AttemptMachine {
         }
     }
 
+    /// When it has been silent for too long, if it writes nothing until then.
+    fn silent_by(&self, started_at: u64, step: &Step) -> Option<u64> {
+        let silence = self.plan.silence_max_ms.filter(|_| !step.stands_still());
+        silence.map(|silence| started_at.max(self.output_at).saturating_add(silence))
+    }
+
     /// Running → Ending.
     fn begin_ending(&mut self, by: Option<Effect>, kill_at: Option<u64>, effects: &mut Vec<Effect>) {
         let State::Running { started_at, step } = &self.state else { return };
@@ -460,7 +489,7 @@ impl AttemptMachine {
             effects.push(Effect::CancelCheckpoint);
         }
         effects.extend(by);
-        self.state = State::Ending { started_at: *started_at, timed_out: false, exit: None, kill_at };
+        self.state = State::Ending { started_at: *started_at, overdue: None, exit: None, kill_at };
     }
 
     fn end_unstarted(&mut self, outcome: Outcome, now_ms: u64, effects: &mut Vec<Effect>) {

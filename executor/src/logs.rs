@@ -16,8 +16,10 @@ mod pump;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::shim::BootTime;
 use async_nats::HeaderMap;
 use async_nats::connection::State;
 use bytes::Bytes;
@@ -73,6 +75,31 @@ pub struct LogTarget {
     pub namespace: Namespace,
     pub job: JobId,
     pub attempt: Attempt,
+    pub output: Output,
+}
+
+/// When an attempt last wrote something: set by the task that reads its pipes, read by whoever minds its silence.
+#[derive(Clone, Debug)]
+pub struct Output {
+    since: BootTime,
+    /// After that; 0 before the first.
+    last_ms: Arc<AtomicU64>,
+}
+
+impl Output {
+    pub fn since_now() -> Output {
+        Output { since: BootTime::now(), last_ms: Arc::default() }
+    }
+
+    fn note(&self) {
+        let after = BootTime::now().since(self.since).as_millis();
+        self.last_ms.store(u64::try_from(after).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    pub fn last(&self) -> Option<BootTime> {
+        let after_ms = self.last_ms.load(Ordering::Relaxed);
+        (after_ms > 0).then(|| self.since.after(Duration::from_millis(after_ms)))
+    }
 }
 
 /// The task that carries one attempt's output. Dropping this leaves it to itself: it ends with the pipes.

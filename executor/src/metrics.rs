@@ -121,8 +121,17 @@ pub fn restored(took: Option<Duration>) {
     }
 }
 
-const OUTCOMES: [&str; 8] =
-    ["succeeded", "exited", "signalled", "timed_out", "launch_failed", "restore_failed", "result_refused", "released"];
+const OUTCOMES: [&str; 9] = [
+    "succeeded",
+    "exited",
+    "signalled",
+    "timed_out",
+    "launch_failed",
+    "restore_failed",
+    "result_refused",
+    "released",
+    "no_progress",
+];
 
 pub fn ended(outcome: &Outcome) {
     let outcome = match outcome {
@@ -134,6 +143,7 @@ pub fn ended(outcome: &Outcome) {
         Outcome::RestoreFailed { .. } => OUTCOMES[5],
         Outcome::ResultRefused { .. } => OUTCOMES[6],
         Outcome::Released(_) => OUTCOMES[7],
+        Outcome::NoProgress => OUTCOMES[8],
     };
     counter!(ATTEMPTS_ENDED, "outcome" => outcome).increment(1);
 }

@@ -158,7 +158,7 @@ fn size(news: &News) -> usize {
                 | Outcome::RestoreFailed { reason, .. }
                 | Outcome::ResultRefused { reason } => reason.len(),
                 Outcome::Released(released) => released.fault.as_ref().map_or(0, |fault| fault.len()),
-                Outcome::Exited { .. } | Outcome::Signalled { .. } | Outcome::TimedOut => 0,
+                Outcome::Exited { .. } | Outcome::Signalled { .. } | Outcome::TimedOut | Outcome::NoProgress => 0,
             };
             reason + ended.result.as_ref().map_or(0, |result| result.0.len())
         }

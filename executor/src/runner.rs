@@ -16,7 +16,7 @@ use crate::driver::process::{Frozen, ProcessEvent, ProcessHandle};
 use crate::health::HealthMonitor;
 use crate::heartbeat;
 use crate::http::Readiness;
-use crate::logs::LogPump;
+use crate::logs::{LogPump, Output};
 use crate::machine::{self, ExecutorMachine, Over};
 use crate::metrics;
 use crate::scan::Reading;
@@ -112,6 +112,8 @@ struct Live {
     checkpointer: Option<Arc<Checkpointer>>,
     process: Option<ProcessHandle>,
     logs: Option<LogPump>,
+    /// Where its silence counts.
+    output: Option<Output>,
     /// Read, and about to be stored.
     reading: Option<Reading>,
     pause: Duration,
@@ -261,7 +263,10 @@ impl Runner {
                 self.survey();
                 self.step(machine::Input::HeartbeatDue).await;
             }
-            Input::TimerDue => self.step(machine::Input::Wake).await,
+            Input::TimerDue => {
+                self.note_output().await;
+                self.step(machine::Input::Wake).await;
+            }
             Input::LeaseLost => {
                 self.readiness.set_registered(false);
                 self.step(machine::Input::LeaseLost).await;

@@ -5,6 +5,7 @@
 mod fleet;
 mod life;
 mod queue;
+mod many;
 mod shown;
 mod users;
 
@@ -41,6 +42,7 @@ use outlive_schemas::view::{
     ExecutorList, ExecutorView, FeedEntry, Held, JobList, JobView, LeaderView, OldestCheckpointView, RestartingView,
     SubmitManyReply, SubmitReply, Why, ZoneView,
 };
+use outlive_schemas::when::{DeletedMany, Retried};
 use outlive_store::frame::SealError;
 use outlive_store::log::AppendError;
 use outlive_store::witness::Witness;
@@ -149,6 +151,8 @@ pub enum Answer {
     Queue(Box<QueueView>),
     Queues(QueueList),
     Deleted,
+    DeletedMany(DeletedMany),
+    Retried(Retried),
     Held(Held),
 }
 
@@ -595,6 +599,7 @@ impl Leader {
                     follows.extend(self.traces.placed(e.job, e.attempt, now).map(Output::Span));
                 }
                 Event::CancelRequested(e) => stops.extend(job.and_then(|job| dispatch::stop(e.job, job))),
+                Event::DeadlinePassed(e) => stops.extend(job.and_then(|job| dispatch::stop(e.job, job))),
                 Event::JobFinished(e) => self.traces.forget(e.job),
                 Event::ExecutorDraining(_) | Event::ZoneDraining(_) => self.next.releases = now,
                 Event::JobDeleted(e) => {
@@ -615,7 +620,7 @@ impl Leader {
             follows.push(feed(id, job, envelope));
             if !self.waiters.is_empty() && done.insert(id) {
                 for to in self.waiters.arrived(id, job) {
-                    follows.push(Output::Answer { to, answer: Answer::Job(Box::new(view::job(id, job))) });
+                    follows.push(Output::Answer { to, answer: Answer::Job(Box::new(view::job(id, job, now))) });
                 }
             }
         }

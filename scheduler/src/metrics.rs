@@ -132,12 +132,12 @@ pub fn event(job: &Job, envelope: &Envelope) {
         Event::JobFinished(e) => {
             counter!("outlive_jobs_finished_total", "outcome" => e.status.as_str()).increment(1);
             if e.started_at.is_some() {
-                first_start(job.submitted_at, job.started_at);
+                first_start(job.counted_from(), job.started_at);
             }
         }
         Event::AttemptStarted(e) => {
             if job.started_at == Some(e.started_at) {
-                first_start(job.submitted_at, job.started_at);
+                first_start(job.counted_from(), job.started_at);
             } else if let Some(recovery) = job.last_recovery.as_deref().filter(|r| r.resumed_at == e.started_at) {
                 let cause = recovery.cause.as_str();
                 let away = recovery.resumed_at.since(recovery.lost_at);
@@ -160,9 +160,9 @@ fn downtime(away_ms: u64) {
     counter!("outlive_job_downtime_seconds_total").absolute(sum_ms / 1_000);
 }
 
-fn first_start(submitted_at: Timestamp, started_at: Option<Timestamp>) {
+fn first_start(due_at: Timestamp, started_at: Option<Timestamp>) {
     if let Some(started_at) = started_at {
-        histogram!("outlive_job_start_delay_seconds").record(started_at.since(submitted_at).as_secs_f64());
+        histogram!("outlive_job_start_delay_seconds").record(started_at.since(due_at).as_secs_f64());
     }
 }
 

@@ -16,6 +16,7 @@ use outlive_schemas::request::{
 use outlive_schemas::snapshot::{SnapshotDeleteRequest, SnapshotImportRequest, SnapshotListRequest, SnapshotRequest};
 use outlive_schemas::time::Millis;
 use outlive_schemas::trace::TraceContext;
+use outlive_schemas::when::{SelectRequest, Selection};
 
 /// The operations of the contract, by the end of their subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +32,7 @@ pub enum Operation {
     Cancel,
     Kill,
     Delete,
+    Retry,
     Stop,
     Start,
     Update,
@@ -57,7 +59,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    pub const ALL: [Operation; 34] = [
+    pub const ALL: [Operation; 35] = [
         Operation::Submit,
         Operation::SubmitMany,
         Operation::Get,
@@ -69,6 +71,7 @@ impl Operation {
         Operation::Cancel,
         Operation::Kill,
         Operation::Delete,
+        Operation::Retry,
         Operation::Stop,
         Operation::Start,
         Operation::Update,
@@ -108,6 +111,7 @@ impl Operation {
             Operation::Cancel => "job.cancel",
             Operation::Kill => "job.kill",
             Operation::Delete => "job.delete",
+            Operation::Retry => "job.retry",
             Operation::Stop => "job.stop",
             Operation::Start => "job.start",
             Operation::Update => "job.update",
@@ -175,6 +179,9 @@ pub enum Asked {
         how: Stop,
     },
     Delete(JobRef),
+    /// What a filter finds.
+    DeleteMany(ListRequest),
+    Retry(Selection),
     /// What a job's life is made of beyond one run; see `leader/life.rs`.
     Life(Box<LifeAsked>),
     /// What queues are set up and seen by; see `leader/queue.rs`.
@@ -276,7 +283,11 @@ pub fn parse(raw: Raw<'_>, format: Format) -> Result<Request, Rejection> {
             Asked::Cancel { job, how: Stop::Graceful { grace: grace.unwrap_or(GRACE_DEFAULT) } }
         }
         Operation::Kill => Asked::Cancel { job: job(format, body)?, how: Stop::Kill },
-        Operation::Delete => Asked::Delete(job(format, body)?),
+        Operation::Delete => match format.decode::<SelectRequest>(body)?.selection()? {
+            Selection::Job(job) => Asked::Delete(job),
+            Selection::Filter(filter) => Asked::DeleteMany(filter),
+        },
+        Operation::Retry => Asked::Retry(format.decode::<SelectRequest>(body)?.selection()?),
         Operation::Stop => asked(LifeAsked::Stop(format.decode(body)?)),
         Operation::Start => asked(LifeAsked::Start(format.decode(body)?)),
         Operation::Update => {

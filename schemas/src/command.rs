@@ -43,6 +43,18 @@ pub enum Command {
         origin: Origin,
         job: JobRef,
     },
+    /// All of them or none.
+    DeleteJobs {
+        namespace: Namespace,
+        origin: Origin,
+        jobs: Vec<JobId>,
+    },
+    /// All of them or none.
+    RetryJobs {
+        namespace: Namespace,
+        origin: Origin,
+        jobs: Vec<JobId>,
+    },
 
     // From operators.
     /// Nothing is collected until then, while somebody copies what is stored. The past ends it.
@@ -165,6 +177,10 @@ pub enum Command {
         job: JobId,
         attempt: Attempt,
         executor: ExecutorId,
+    },
+    /// End a job of which a deadline is over.
+    GiveUpJob {
+        job: JobId,
     },
     /// Forget a job that has been over for long enough.
     ExpireJob {

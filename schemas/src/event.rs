@@ -22,6 +22,7 @@ use crate::snapshot::{
 };
 use crate::time::Timestamp;
 use crate::view::Status;
+use crate::when::{DeadlinePassed, JobRetried};
 use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
@@ -91,6 +92,12 @@ pub enum Event {
     /// Any status that is not final → succeeded, failed, cancelled.
     #[serde(rename = "job_finished/1")]
     JobFinished(JobFinished),
+    /// starting, running, restarting, updating, rolling_back → stopping.
+    #[serde(rename = "deadline_passed/1")]
+    DeadlinePassed(DeadlinePassed),
+    /// failed, cancelled → pending.
+    #[serde(rename = "job_retried/1")]
+    JobRetried(JobRetried),
     /// A final status → forgotten.
     #[serde(rename = "job_deleted/1")]
     JobDeleted(JobDeleted),
@@ -281,15 +288,17 @@ pub enum Cause {
     Drain,
     Timeout,
     Update,
+    /// Its output stopped for as long as its `progress_timeout`.
+    NoProgress,
 }
 
 impl Cause {
     /// Whether the job itself brought its attempt to an end, rather than what it ran on.
     pub fn is_own_doing(self) -> bool {
-        matches!(self, Cause::ProcessExit | Cause::Timeout)
+        matches!(self, Cause::ProcessExit | Cause::Timeout | Cause::NoProgress)
     }
 
-    pub const ALL: [Cause; 7] = [
+    pub const ALL: [Cause; 8] = [
         Cause::ProcessExit,
         Cause::ExecutorLost,
         Cause::HostDegraded,
@@ -297,6 +306,7 @@ impl Cause {
         Cause::Drain,
         Cause::Timeout,
         Cause::Update,
+        Cause::NoProgress,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -308,6 +318,7 @@ impl Cause {
             Cause::Drain => "drain",
             Cause::Timeout => "timeout",
             Cause::Update => "update",
+            Cause::NoProgress => "no_progress",
         }
     }
 }
@@ -432,6 +443,8 @@ impl Event {
             Event::JobRestarting(_) => "job_restarting",
             Event::CancelRequested(_) => "cancel_requested",
             Event::JobFinished(_) => "job_finished",
+            Event::DeadlinePassed(_) => "deadline_passed",
+            Event::JobRetried(_) => "job_retried",
             Event::JobDeleted(_) => "job_deleted",
             Event::JobErased(_) => "job_erased",
             Event::LossAccepted(_) => "loss_accepted",
@@ -482,6 +495,8 @@ impl Event {
             Event::JobRestarting(e) => Some(e.job),
             Event::CancelRequested(e) => Some(e.job),
             Event::JobFinished(e) => Some(e.job),
+            Event::DeadlinePassed(e) => Some(e.job),
+            Event::JobRetried(e) => Some(e.job),
             Event::JobDeleted(e) => Some(e.job),
             Event::JobErased(e) => Some(e.job),
             Event::CheckpointCompleted(e) => Some(e.job),
@@ -514,6 +529,8 @@ impl Event {
             Event::JobRestarting(e) => e.attempt,
             Event::CancelRequested(e) => e.attempt,
             Event::JobFinished(e) => e.attempt,
+            Event::DeadlinePassed(e) => e.attempt,
+            Event::JobRetried(e) => e.attempt,
             Event::CheckpointCompleted(e) => e.attempt,
             Event::CheckpointFailed(e) => e.attempt,
             Event::CheckpointUnreadable(e) => e.attempt,
@@ -564,7 +581,8 @@ impl Event {
                 "lost_at": e.lost_at, "next_try_at": e.next_try_at,
             }),
             Event::CancelRequested(e) => json!({"how": e.how}),
-            Event::JobDeleted(_) | Event::JobErased(_) => json!({}),
+            Event::DeadlinePassed(e) => json!({"deadline": e.deadline, "due_at": e.due_at}),
+            Event::JobRetried(_) | Event::JobDeleted(_) | Event::JobErased(_) => json!({}),
             Event::LossAccepted(e) => json!({"log_end": e.log_end, "witnessed": e.witnessed}),
             Event::CollectionHeld(e) => json!({"until": e.until}),
             Event::CheckpointCompleted(e) => json!({

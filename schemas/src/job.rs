@@ -7,6 +7,7 @@ use crate::payload::Payload;
 use crate::queue::{self, Concurrency, Priority};
 use crate::size::ByteSize;
 use crate::time::Millis;
+use crate::when::{self, ExitCodes, GiveUp, Start};
 use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -35,6 +36,14 @@ pub struct JobSpec {
     /// How long one attempt may run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Millis>,
+    /// Not before when it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<GiveUp>,
+    /// After so long without output an attempt is ended, and followed by another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_timeout: Option<Millis>,
     /// Whether two attempts must never overlap, not even through a partition.
     #[serde(default, skip_serializing_if = "is_default")]
     pub exclusive: bool,
@@ -184,6 +193,9 @@ pub struct Restart {
     /// An attempt that ran for this long wipes out the delays that have grown before it, and, for a service, the
     /// attempts that have failed.
     pub reset_after: Millis,
+    /// An attempt that ends with one of these is the last. A death by signal n counts as 128 + n.
+    #[serde(skip_serializing_if = "ExitCodes::is_empty")]
+    pub no_retry_exit_codes: ExitCodes,
 }
 
 impl Default for Restart {
@@ -195,6 +207,7 @@ impl Default for Restart {
             multiplier: Factor(1_500),
             jitter: Factor(100),
             reset_after: Millis::minutes(10),
+            no_retry_exit_codes: ExitCodes::default(),
         }
     }
 }
@@ -224,6 +237,9 @@ impl JobSpec {
             checkpoint: CheckpointPolicy::default(),
             restart: Restart::default(),
             timeout: None,
+            start: None,
+            deadline: None,
+            progress_timeout: None,
             exclusive: false,
             labels: Labels::new(),
             queue: QueueName::default(),
@@ -279,6 +295,7 @@ impl JobSpec {
         if let Some(timeout) = self.timeout {
             duration_in_range("timeout", timeout, Millis(1), Millis(limits::DURATION_MS_MAX))?;
         }
+        when::validate(self)?;
         queue::validate(self)
     }
 }

@@ -13,6 +13,7 @@ pub mod queue;
 pub mod error;
 pub mod trace;
 pub mod request;
+pub mod when;
 pub mod command;
 pub mod event;
 pub mod checkpoint;

@@ -2,6 +2,8 @@
 //!
 //! Going over one of them is always a named error, never a silent cut.
 
+use crate::time::Timestamp;
+
 /// A request's body. NATS allows 1 MiB by default, and a commit that holds the request must fit in one message.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// One job's specification once encoded. A thousand at the limit would not fit a commit; see [`SUBMISSION_BYTES_MAX`].
@@ -44,6 +46,10 @@ pub const CHECKPOINT_INTERVAL_MS_MIN: u64 = 100;
 pub const CHECKPOINT_INTERVAL_MS_MAX: u64 = 24 * 3_600_000;
 /// One year: longer waits are more likely a mistake in the unit.
 pub const DURATION_MS_MAX: u64 = 366 * 24 * 3_600_000;
+/// The latest that a job may be asked to begin: the end of the year 2199. Beyond it a year is more likely mistyped.
+pub const START_AT_MAX: Timestamp = Timestamp(7_258_118_399_999);
+/// A shorter silence than this says nothing of a job.
+pub const PROGRESS_TIMEOUT_MS_MIN: u64 = 1_000;
 pub const CHECKPOINT_RETAIN_MAX: u32 = 100;
 pub const RESTART_ATTEMPTS_MAX: u32 = 1_000_000;
 
@@ -101,6 +107,8 @@ pub const ERASURES_MAX: usize = 16;
 /// The longest that collecting may be held off in one go. Whoever needs longer asks again: so a backup that died
 /// does not fill the blob store.
 pub const COLLECTION_HOLD_MS_MAX: u64 = 3_600_000;
+/// Jobs that one `job.retry` or `job.delete` by filter changes: their events must fit one commit.
+pub const CHANGE_MANY_MAX: usize = 1_000;
 /// Requests other than submissions whose ids are remembered, so that repeating them is harmless.
 pub const REQUESTS_REMEMBERED_MAX: usize = 10_000;
 /// Jobs that are not finished. At about 1 KiB each this is the memory of a small host.

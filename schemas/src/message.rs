@@ -334,6 +334,8 @@ pub enum Outcome {
     },
     /// It was given back, by order or because its executor is going.
     Released(Released),
+    /// It wrote nothing for as long as the spec's `progress_timeout`; it was killed.
+    NoProgress,
 }
 
 /// How an attempt was given back.

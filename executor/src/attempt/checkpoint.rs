@@ -37,6 +37,11 @@ pub(super) enum Step {
 }
 
 impl Step {
+    /// Whether the job may stand still for it.
+    pub(super) fn stands_still(&self) -> bool {
+        !matches!(self, Step::Idle { .. } | Step::Storing { .. } | Step::Reported { .. })
+    }
+
     /// Whether a task is at work for it.
     pub fn is_working(&self) -> bool {
         !matches!(self, Step::Idle { .. } | Step::Reported { .. })
@@ -80,9 +85,13 @@ impl AttemptMachine {
         now_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
-        let State::Running { step, .. } = &mut self.state else { return };
+        let State::Running { step, started_at } = &mut self.state else { return };
         if of != self.round {
             return;
+        }
+        if let Step::Reading { began_at } = *step {
+            // What stood still could not write: that time does not count as silence.
+            self.output_at = self.output_at.max(*started_at) + now_ms.saturating_sub(began_at);
         }
         match (*step, result) {
             (Step::Reading { began_at }, Ok(())) => {

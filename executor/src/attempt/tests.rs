@@ -31,6 +31,7 @@ const PLAN: Plan = Plan {
     min_pause_ms: 5_000,
     checkpoint_timeout_ms: 60_000,
     run_timeout_ms: None,
+    silence_max_ms: None,
 };
 
 /// Feeds a machine, and shows what it does.
@@ -365,6 +366,32 @@ fn a_job_that_runs_too_long() {
         .check(4_001, Input::Exited(Exit::Code(0)), &[])
         .check(4_002, Input::Gone, &[Effect::Collect { result: true }])
         .check(4_003, Input::Collected(ResultFile::None), &[ended(4_001, Outcome::Exited { code: 0 }, Some(3_001))]);
+}
+
+#[test]
+fn a_job_whose_output_stops() {
+    let mut scene = running(Plan { silence_max_ms: Some(3_000), ..PLAN });
+    scene
+        .wakes_at(Some(4_000))
+        .check(4_000, Input::Output { at_ms: 3_500 }, &[])
+        .check(4_000, Input::Wake, &[])
+        .wakes_at(Some(6_500))
+        // What was said before is not taken back.
+        .check(6_499, Input::Output { at_ms: 2_000 }, &[])
+        .wakes_at(Some(6_500))
+        .check(6_500, Input::Wake, &[Effect::Kill])
+        .check(6_501, Input::Exited(Exit::Signal(9)), &[])
+        .check(6_502, Input::Gone, &[Effect::Collect { result: false }])
+        .check(6_503, Input::Collected(ResultFile::None), &[ended(6_501, Outcome::NoProgress, Some(5_501))]);
+    // One that stands still while its state is read cannot write: that time does not count.
+    let mut scene = running(Plan { silence_max_ms: Some(10_500), ..PLAN });
+    scene
+        .check(11_000, Input::Wake, &[Effect::Read { round: 1 }])
+        .check(12_000, Input::Wake, &[])
+        .check(13_000, Input::Read { round: 1, result: Ok(()) }, &[Effect::Store { round: 1 }])
+        // Two seconds later than it would have been.
+        .wakes_at(Some(13_500))
+        .check(13_500, Input::Wake, &[Effect::CancelCheckpoint, Effect::Kill]);
 }
 
 #[test]

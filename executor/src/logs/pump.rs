@@ -80,11 +80,18 @@ where
         let wake = [out.due(), err.due(), keeper.wake(now), bucket.wake(), over_since.map(|since| since + LINGER)];
         let wake = wake.into_iter().flatten().min();
         tokio::select! {
-            bytes = out.fill(), if may_read && out.wants() => bucket.bytes -= bytes as f64,
-            bytes = err.fill(), if may_read && err.wants() => bucket.bytes -= bytes as f64,
+            bytes = out.fill(), if may_read && out.wants() => read(bytes, &mut bucket, &target),
+            bytes = err.fill(), if may_read && err.wants() => read(bytes, &mut bucket, &target),
             () = keeper.progress(), if keeper.storing.is_some() => {}
             () = tokio::time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
         }
+    }
+}
+
+fn read(bytes: usize, bucket: &mut Bucket, target: &LogTarget) {
+    bucket.bytes -= bytes as f64;
+    if bytes > 0 {
+        target.output.note();
     }
 }
 

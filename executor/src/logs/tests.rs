@@ -46,7 +46,9 @@ impl World {
     /// A job's two pipes, from its side.
     fn job(&self) -> (LogPump, DuplexStream, DuplexStream) {
         let ((out, stdout), (err, stderr)) = (tokio::io::duplex(65_536), tokio::io::duplex(65_536));
-        let target = LogTarget { sink: self.sink.clone(), namespace: namespace(), job: JOB, attempt: Attempt(3) };
+        let output = Output::since_now();
+        let target =
+            LogTarget { sink: self.sink.clone(), namespace: namespace(), job: JOB, attempt: Attempt(3), output };
         (spawn_logs(target, stdout, stderr), out, err)
     }
 

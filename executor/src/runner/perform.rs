@@ -34,6 +34,15 @@ impl Runner {
         }
     }
 
+    /// Says of attempts whose silence counts when they last wrote something.
+    pub(super) async fn note_output(&mut self) {
+        let last = |live: &Live| Some(millis(live.output.as_ref()?.last()?.since(self.origin)));
+        let wrote: Vec<_> = self.live.iter().filter_map(|(key, live)| Some((*key, last(live)?))).collect();
+        for ((job, attempt), at_ms) in wrote {
+            self.step(machine::Input::Attempt(job, attempt, attempt::Input::Output { at_ms })).await;
+        }
+    }
+
     /// An attempt that is not there any more needs nothing.
     pub(super) async fn attempt_input(&mut self, job: JobId, attempt: Attempt, input: AttemptInput) {
         let now_ms = self.now_ms();
@@ -47,8 +56,9 @@ impl Runner {
                 tracing::warn!(%job, %attempt, ?fault, "an attempt is not prepared");
                 attempt::Input::NotPrepared(fault)
             }
-            AttemptInput::Launched(Ok(Launched { handle, events, logs })) => {
+            AttemptInput::Launched(Ok(Launched { handle, events, logs, output })) => {
                 live.logs = Some(logs);
+                live.output = Some(output).filter(|_| live.assignment.spec.progress_timeout.is_some());
                 live.process = Some(handle.clone());
                 let watcher = Watcher {
                     job,
@@ -173,6 +183,7 @@ impl Runner {
             checkpointer: None,
             process: None,
             logs: None,
+            output: None,
             reading: None,
             pause: Duration::ZERO,
             checkpoint_began: BootTime::now(),

@@ -11,7 +11,7 @@ use crate::driver::process::{
 };
 use crate::environment::{self, Place};
 use crate::error::{explained, shortened};
-use crate::logs::{LogPump, LogSink, LogTarget, spawn_logs};
+use crate::logs::{LogPump, LogSink, LogTarget, Output, spawn_logs};
 use crate::metrics;
 use crate::restore::{RestoreError, restore};
 use crate::runner::directory::AttemptDirectory;
@@ -72,6 +72,7 @@ pub struct Launched {
     pub handle: ProcessHandle,
     pub events: mpsc::Receiver<ProcessEvent>,
     pub logs: LogPump,
+    pub output: Output,
 }
 
 impl Workshop {
@@ -183,8 +184,10 @@ impl Workshop {
             namespace: assignment.namespace.clone(),
             job: assignment.job,
             attempt: assignment.attempt,
+            output: Output::since_now(),
         };
-        Ok(Launched { handle, events, logs: spawn_logs(target, stdout, stderr) })
+        let output = target.output.clone();
+        Ok(Launched { handle, events, output, logs: spawn_logs(target, stdout, stderr) })
     }
 
     /// Reads the state while the job stands still, and says for how long it did.

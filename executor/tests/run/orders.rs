@@ -106,11 +106,14 @@ async fn every_way_to_end_has_its_outcome() {
     let executor = world.executor("e-1").await;
     let mut timed = script("sleep 600");
     timed["timeout"] = "200ms".into();
+    let mut silent = script("while :; do echo on; sleep 0.3; done & sleep 2; kill $!; sleep 600");
+    silent["progress_timeout"] = "1s".into();
     let missing = serde_json::json!({"driver": {"process": {"command": ["/no/such/program"]}}});
     let cases: Vec<(serde_json::Value, Expected)> = vec![
         (script("exit 3"), |outcome| *outcome == Outcome::Exited { code: 3 }),
         (script("kill -SEGV $$"), |outcome| *outcome == Outcome::Signalled { signal: 11 }),
         (timed, |outcome| *outcome == Outcome::TimedOut),
+        (silent, |outcome| *outcome == Outcome::NoProgress),
         (missing, |outcome| matches!(outcome, Outcome::LaunchFailed { reason } if reason.contains("/no/such/program"))),
         (
             script("head -c 262145 /dev/zero > $OUTLIVE_RESULT"),

@@ -11,6 +11,7 @@ mod logs;
 mod history;
 mod why;
 mod end;
+mod many;
 mod life;
 
 use crate::args::Global;
@@ -49,8 +50,10 @@ pub enum JobCommand {
     Rollback(life::RollbackArgs),
     /// List a job's versions, and how each ended
     Versions(life::VersionsArgs),
-    /// Forget a finished job, and everything that is kept of it
-    Delete(end::DeleteArgs),
+    /// Try jobs that failed once more, with their past and their state
+    Retry(many::RetryArgs),
+    /// Forget finished jobs, and everything that is kept of them
+    Delete(many::DeleteArgs),
 }
 
 /// The job that a command is about.
@@ -78,6 +81,7 @@ pub async fn run(command: JobCommand, global: &Global) -> anyhow::Result<()> {
         JobCommand::Update(args) => life::update(args, global).await,
         JobCommand::Rollback(args) => life::rollback(args, global).await,
         JobCommand::Versions(args) => life::versions(args, global).await,
-        JobCommand::Delete(args) => end::delete(args, global).await,
+        JobCommand::Retry(args) => many::retry(args, global).await,
+        JobCommand::Delete(args) => many::delete(args, global).await,
     }
 }

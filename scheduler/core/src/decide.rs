@@ -12,9 +12,11 @@ mod zone;
 mod snapshot;
 mod life;
 mod queue;
+mod when;
 
 pub use recover::backoff;
 pub use snapshot::find as find_snapshot;
+pub use when::may_retry;
 
 use crate::state::State;
 use outlive_schemas::command::Command;
@@ -53,6 +55,9 @@ fn events_of(state: &State, command: Command, now: Timestamp) -> Result<Vec<Enve
         Command::SubmitJobs { namespace, origin, jobs } => submit::submit(state, namespace, origin, jobs, now),
         Command::CancelJob { namespace, origin, job, how } => stop::cancel(state, &namespace, origin, &job, how, now),
         Command::DeleteJob { namespace, origin, job } => stop::delete(state, &namespace, origin, &job, now),
+        Command::DeleteJobs { namespace, origin, jobs } => when::delete(state, &namespace, origin, &jobs, now),
+        Command::RetryJobs { namespace, origin, jobs } => when::retry(state, &namespace, origin, &jobs, now),
+        Command::GiveUpJob { job } => when::give_up(state, job, now),
         Command::ExpireJob { job } => keep::expire(state, job, now),
         Command::ConfirmErasure { job } => keep::erased(state, job, now),
         Command::HoldCollection { by, until } => keep::hold(state, by, until, now),

@@ -11,6 +11,7 @@ use outlive_schemas::limits;
 use outlive_schemas::queue::InQueue;
 use outlive_schemas::time::Timestamp;
 use outlive_schemas::view::{Refusal, Status, Why};
+use outlive_schemas::when::Deadline;
 use std::fmt::Write as _;
 
 pub fn why(state: &State, hints: &Hints, id: JobId, job: &Job, now: Timestamp) -> Why {
@@ -70,7 +71,7 @@ fn summary(state: &State, id: JobId, job: &Job, refused: usize, now: Timestamp) 
     };
     let because = job.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
     match job.status {
-        Status::Pending if job.ready_at > now => format!("it is tried at {}", job.ready_at),
+        _ if job.is_not_yet(now) => format!("not_yet: it begins no earlier than {}{}", job.ready_at, given_up(job)),
         _ if job.is_queued() && job.ready_at > now => {
             format!("attempt {} ended{because}; the next is tried at {}", job.attempt, job.ready_at)
         }
@@ -80,8 +81,8 @@ fn summary(state: &State, id: JobId, job: &Job, refused: usize, now: Timestamp) 
             }
             let alive = state.executors.values().filter(|e| e.is_alive()).count();
             match (alive, alive.saturating_sub(refused)) {
-                (0, _) => "it waits for an executor: none is there".to_owned(),
-                (_, 0) => format!("it waits for room: none of the {alive} executors can take it"),
+                (0, _) => format!("it waits for an executor: none is there{}", given_up(job)),
+                (_, 0) => format!("it waits for room: none of the {alive} executors can take it{}", given_up(job)),
                 _ => format!("it is about to be placed; {} jobs wait", waiting(state)),
             }
         }
@@ -89,7 +90,7 @@ fn summary(state: &State, id: JobId, job: &Job, refused: usize, now: Timestamp) 
             Some(number) => format!("attempt {} is being restored from checkpoint {number} on {}", job.attempt, host()),
             None => format!("attempt {} is being started on {}", job.attempt, host()),
         },
-        Status::Running => format!("attempt {} runs on {}", job.attempt, host()),
+        Status::Running => format!("attempt {} runs on {}{}", job.attempt, host(), given_up(job)),
         Status::Pending | Status::Restarting => format!("job {id} is {}", job.status),
         Status::Stopped => format!("it is stopped{because}; `outlive job start` starts it"),
         Status::Stopping if matches!(job.change(), Some(Change::Stop { force: false, .. })) => {
@@ -107,9 +108,23 @@ fn summary(state: &State, id: JobId, job: &Job, refused: usize, now: Timestamp) 
             _ => format!("job {id} is updating"),
         },
         Status::RollingBack => format!("version {} is being left{because}", job.version),
+        Status::Stopping if job.stop.as_ref().is_some_and(|order| order.passed.is_some()) => {
+            let passed = job.stop.as_ref().and_then(|order| order.passed);
+            let reason = passed.map(|passed| job.reason_for(passed.deadline)).unwrap_or_default();
+            format!("{reason}: attempt {} on {} has been told to stop", job.attempt, host())
+        }
         Status::Stopping => format!("attempt {} on {} has been told to stop", job.attempt, host()),
         Status::Succeeded | Status::Failed | Status::Cancelled => format!("job {id} {}{because}", job.status),
     }
+}
+
+/// When that is, if the job has a deadline.
+fn given_up(job: &Job) -> String {
+    let passed = job.give_up();
+    passed.map_or_else(String::new, |passed| match passed.deadline {
+        Deadline::Start => format!("; if it is not started by {}, it is given up", passed.due_at),
+        Deadline::Finish => format!("; if it is not finished by {}, it is given up", passed.due_at),
+    })
 }
 
 fn waiting(state: &State) -> u64 {

@@ -6,6 +6,7 @@
 mod life;
 mod queue;
 mod snapshot;
+mod when;
 
 use crate::life::Change;
 use crate::queue::Turn;
@@ -89,6 +90,8 @@ pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(),
         Event::JobRestarting(e) => job_restarting(state, seq, e),
         Event::CancelRequested(e) => snapshot::change_life(state, e.job, seq, |job| cancel_requested(job, at, e)),
         Event::JobFinished(e) => job_finished(state, seq, at, e),
+        Event::DeadlinePassed(e) => snapshot::change_life(state, e.job, seq, |job| when::deadline_passed(job, at, e)),
+        Event::JobRetried(e) => when::job_retried(state, seq, at, e),
         Event::CheckpointCompleted(e) => checkpoint(state, e.job, seq, |job| checkpoint_completed(job, at, e)),
         Event::CheckpointFailed(e) => checkpoint(state, e.job, seq, |job| same_attempt(job, e.attempt)),
         Event::CheckpointUnreadable(e) => change(state, e.job, seq, |job| checkpoint_unreadable(job, e)),
@@ -216,7 +219,7 @@ fn zone_lost(state: &mut State, at: Timestamp, e: &event::ZoneLost) {
 }
 
 fn job_submitted(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobSubmitted) -> Applied {
-    let job = Job {
+    let mut job = Job {
         namespace: e.namespace.clone(),
         spec: state.shared(&e.spec),
         version: JobVersion(1),
@@ -243,7 +246,9 @@ fn job_submitted(state: &mut State, seq: Sequence, at: Timestamp, e: &event::Job
         commits: vec![seq],
         checkpoint_commits: Vec::new(),
         life: None,
+        timing: None,
     };
+    job.ready_at = job.first_due_at();
     match state.jobs.entry(e.job) {
         Entry::Occupied(_) => return Err("the job is there already"),
         Entry::Vacant(place) => state.index.enter(e.job, place.insert(Box::new(job))),
@@ -423,7 +428,7 @@ fn cancel_requested(job: &mut Job, at: Timestamp, e: &event::CancelRequested) ->
     };
     job.status = Status::Stopping;
     life::drop_change(job);
-    job.stop = Some(Box::new(StopOrder { how: e.how, give_up_at: at + grace + STOP_CONFIRMATION }));
+    job.stop = Some(Box::new(StopOrder { how: e.how, give_up_at: at + grace + STOP_CONFIRMATION, passed: None }));
     Ok(())
 }
 

@@ -8,6 +8,7 @@ pub mod queue;
 pub mod counts;
 pub mod state;
 pub mod life;
+pub mod when;
 pub mod decide;
 pub mod fold;
 pub mod timer;

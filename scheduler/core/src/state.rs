@@ -11,6 +11,7 @@ use crate::life::{Life, Snapshot};
 use crate::queue::running::Running;
 use crate::queue::share::Turns;
 use crate::queue::{Place, Queue, QueueId, Rung, Shape, Turn, Waiting};
+use crate::when::{Passed, Timing};
 use compact_str::CompactString;
 use outlive_schemas::checkpoint::Checkpoint;
 use outlive_schemas::command::{LossReason, Stop};
@@ -91,6 +92,8 @@ pub(crate) struct Index {
     pub starting: BTreeSet<(Timestamp, JobId)>,
     /// Jobs about which something is due, by when.
     pub due: BTreeSet<(Timestamp, JobId)>,
+    /// Jobs that have deadlines, by when the first of each is over.
+    pub deadlines: BTreeSet<(Timestamp, JobId)>,
     /// Jobs whose executors are to be told something again and again.
     pub attended: BTreeSet<JobId>,
     /// Lost executors that still hold attempts.
@@ -139,6 +142,8 @@ pub struct Job {
     /// Snapshots, versions, and a change under way; most jobs have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub life: Option<Box<Life>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<Box<Timing>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,6 +192,9 @@ pub struct StopOrder {
     pub how: Stop,
     /// When the job is called over even if its executor has not confirmed it.
     pub give_up_at: Timestamp,
+    /// The deadline that it is for; then the job has failed, and has not been cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed: Option<Passed>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -557,6 +565,9 @@ impl Index {
         if let Some(due_at) = job.due_at() {
             self.due.insert((due_at, id));
         }
+        if let Some(passed) = job.give_up() {
+            self.deadlines.insert((passed.due_at, id));
+        }
         if job.is_attended() {
             self.attended.insert(id);
         }
@@ -587,6 +598,9 @@ impl Index {
         }
         if let Some(due_at) = job.due_at() {
             self.due.remove(&(due_at, id));
+        }
+        if let Some(passed) = job.give_up() {
+            self.deadlines.remove(&(passed.due_at, id));
         }
         self.attended.remove(&id);
     }

@@ -20,6 +20,7 @@ mod planner;
 mod queues;
 mod drain;
 mod zones;
+mod when;
 mod why;
 mod views;
 mod detector;

@@ -24,5 +24,7 @@ pub fn due(state: &State, now: Timestamp, limit: usize) -> Vec<Command> {
     let settled = state.term.as_ref().is_none_or(|(_, since)| now.since(*since) >= TERM_GRACE);
     let attended = state.index.due.iter().take_while(|(at, _)| settled && *at <= now);
     let attended = attended.map(|(_, id)| Command::AttendJob { job: *id });
-    given_up.chain(late).chain(attended).take(limit).collect()
+    let deadlines = state.index.deadlines.iter().take_while(|(at, _)| settled && *at <= now);
+    let deadlines = deadlines.map(|(_, id)| Command::GiveUpJob { job: *id });
+    given_up.chain(late).chain(attended).chain(deadlines).take(limit).collect()
 }

@@ -11,10 +11,14 @@ use outlive_schemas::life::{VersionList, VersionView, VersionsRequest};
 use outlive_schemas::limits;
 use outlive_schemas::request::ListRequest;
 use outlive_schemas::snapshot::{SnapshotList, SnapshotListRequest, SnapshotPlace, SnapshotView};
+use outlive_schemas::time::Timestamp;
 use outlive_schemas::view::{CheckpointView, JobList, JobView, OldestCheckpointView, RecoveryView, RestartingView};
 use std::ops::Bound;
 
-pub fn job(id: JobId, job: &Job) -> JobView {
+/// The reason of a job that waits for its `start` (contract).
+const NOT_YET: &str = "not_yet";
+
+pub fn job(id: JobId, job: &Job, now: Timestamp) -> JobView {
     let shown = !job.is_queued();
     let (executor, zone) = job.last_host.clone().filter(|_| shown).unzip();
     JobView {
@@ -24,7 +28,11 @@ pub fn job(id: JobId, job: &Job) -> JobView {
         kind: job.spec.kind,
         version: job.version,
         status: job.status,
-        reason: job.reason.as_ref().map(ToString::to_string),
+        reason: if job.is_not_yet(now) {
+            Some(NOT_YET.to_owned())
+        } else {
+            job.reason.as_ref().map(ToString::to_string)
+        },
         attempt: job.attempt,
         executor,
         zone,
@@ -83,15 +91,9 @@ pub fn oldest_checkpoint(state: &State) -> Option<OldestCheckpointView> {
 }
 
 /// One page of a namespace's jobs, newest first. A page may be short, or even empty, and still have a cursor.
-pub fn list(state: &State, namespace: &Namespace, request: &ListRequest) -> Result<JobList, Rejection> {
+pub fn list(state: &State, namespace: &Namespace, request: &ListRequest, now: Timestamp) -> Result<JobList, Rejection> {
     let limit = page(request.limit, limits::LIST_LIMIT_DEFAULT, limits::LIST_LIMIT_MAX)?;
-    let before: Bound<JobId> = match &request.cursor {
-        None => Bound::Unbounded,
-        Some(text) => match text.parse() {
-            Ok(id) => Bound::Excluded(id),
-            Err(_) => return Err(bad_cursor(text)),
-        },
-    };
+    let before = before(request)?;
     let mut found = JobList { jobs: Vec::new(), cursor: None };
     let Some(ids) = state.in_namespace(namespace) else { return Ok(found) };
     let mut last = None;
@@ -105,10 +107,49 @@ pub fn list(state: &State, namespace: &Namespace, request: &ListRequest) -> Resu
         last = Some(*id);
         if let Some(job) = state.jobs.get(id).filter(|job| matches(job, *id, request)) {
             bytes += size(job);
-            found.jobs.push(self::job(*id, job));
+            found.jobs.push(self::job(*id, job, now));
         }
     }
     Ok(found)
+}
+
+/// The jobs that a filter finds, newest first, and where to go on from.
+pub struct Found {
+    pub jobs: Vec<JobId>,
+    pub cursor: Option<String>,
+}
+
+/// As [`list`], for those who change what they find: at most `most` jobs that `wanted` takes.
+pub fn find(
+    state: &State,
+    namespace: &Namespace,
+    request: &ListRequest,
+    most: usize,
+    mut wanted: impl FnMut(JobId, &Job) -> bool,
+) -> Result<Found, Rejection> {
+    let limit = page(request.limit, most, most)?;
+    let before = before(request)?;
+    let mut found = Found { jobs: Vec::new(), cursor: None };
+    let Some(ids) = state.in_namespace(namespace) else { return Ok(found) };
+    let mut last = None;
+    for (looked_at, id) in ids.range((Bound::Unbounded, before)).rev().enumerate() {
+        if found.jobs.len() == limit || looked_at == limits::LIST_SCAN_MAX {
+            found.cursor = last.map(|id: JobId| id.to_string());
+            break;
+        }
+        last = Some(*id);
+        if state.jobs.get(id).is_some_and(|job| matches(job, *id, request) && wanted(*id, job)) {
+            found.jobs.push(*id);
+        }
+    }
+    Ok(found)
+}
+
+fn before(request: &ListRequest) -> Result<Bound<JobId>, Rejection> {
+    match &request.cursor {
+        None => Ok(Bound::Unbounded),
+        Some(text) => text.parse().map(Bound::Excluded).map_err(|_| bad_cursor(text)),
+    }
 }
 
 pub fn snapshot(id: JobId, snapshot: &Snapshot) -> SnapshotView {

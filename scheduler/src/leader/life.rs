@@ -34,6 +34,7 @@ pub(super) fn is_for_the_planner(event: &Event) -> bool {
         event,
         Event::JobSubmitted(_)
             | Event::JobRestarting(_)
+            | Event::JobRetried(_)
             | Event::JobFinished(_)
             | Event::JobStopped(_)
             | Event::StartRequested(_)
@@ -127,7 +128,7 @@ impl Leader {
         let id = self.find(&namespace, job)?.0;
         self.propose(command(namespace.clone(), JobRef::Id(id)), now, out)?;
         let (id, job) = self.find(&namespace, &JobRef::Id(id))?;
-        Ok(Answer::Job(Box::new(view::job(id, job))))
+        Ok(Answer::Job(Box::new(view::job(id, job, now))))
     }
 
     fn snapshot(&self, namespace: &Namespace, job: &JobRef, name: &SnapshotName) -> Result<Answer, Rejection> {

@@ -27,8 +27,10 @@ impl Leader {
             Asked::SubmitMany(specs) => self
                 .submit(namespace, origin, specs, now, out)
                 .map(|jobs| Answer::SubmittedMany(SubmitManyReply { jobs })),
-            Asked::Get(job) => self.find(&namespace, &job).map(|(id, job)| Answer::Job(Box::new(view::job(id, job)))),
-            Asked::List(request) => view::list(self.state(), &namespace, &request).map(Answer::Jobs),
+            Asked::Get(job) => {
+                self.find(&namespace, &job).map(|(id, job)| Answer::Job(Box::new(view::job(id, job, now))))
+            }
+            Asked::List(request) => view::list(self.state(), &namespace, &request, now).map(Answer::Jobs),
             Asked::Why(job) => {
                 let hints = self.watch.hints(now);
                 self.find(&namespace, &job)
@@ -66,6 +68,8 @@ impl Leader {
                 Ok(_) => Ok(Answer::Deleted),
                 Err(rejection) => Err(rejection),
             },
+            Asked::DeleteMany(filter) => self.delete_many(namespace, origin, filter, now, out),
+            Asked::Retry(selection) => self.retry(namespace, origin, selection, now, out),
             Asked::HoldCollection(length) => {
                 let command = Command::HoldCollection { by: origin.by, until: now + length };
                 let until = |leader: &Leader| leader.state().collection_held_until;
@@ -141,7 +145,7 @@ impl Leader {
         let id = self.find(&namespace, &job)?.0;
         self.propose(Command::CancelJob { namespace: namespace.clone(), origin, job, how }, now, out)?;
         let (id, job) = self.find(&namespace, &JobRef::Id(id))?;
-        Ok(Answer::Job(Box::new(view::job(id, job))))
+        Ok(Answer::Job(Box::new(view::job(id, job, now))))
     }
 
     /// The job to erase, or nothing where the same request has been done before.
@@ -170,7 +174,7 @@ impl Leader {
         duration_in_range("timeout", timeout, Millis::ZERO, Millis(limits::WAIT_MS_MAX))?;
         let (id, job) = self.find(namespace, &request.job)?;
         if waiters::is_there(job, request.until) {
-            return Ok(Some(Answer::Job(Box::new(view::job(id, job)))));
+            return Ok(Some(Answer::Job(Box::new(view::job(id, job, now)))));
         }
         if self.waiters.len() >= limits::WAITERS_MAX {
             let message = format!("{} requests wait already, which is the limit", limits::WAITERS_MAX);

@@ -1,4 +1,4 @@
-//! `outlive job cancel`, `kill` and `delete`: the ways to be rid of a job.
+//! `outlive job cancel` and `kill`: the ways to end a job.
 
 use crate::args::Global;
 use crate::client::{Client, new_request_id};
@@ -10,7 +10,6 @@ use outlive_schemas::request::{CancelRequest, JobRequest};
 use outlive_schemas::time::Millis;
 use outlive_schemas::view::JobView;
 use serde::Serialize;
-use serde_json::Value;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  outlive job cancel counter\n  outlive job cancel counter --grace 1m")]
@@ -29,13 +28,6 @@ pub struct KillArgs {
     job: Job,
 }
 
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  outlive job delete counter")]
-pub struct DeleteArgs {
-    #[command(flatten)]
-    job: Job,
-}
-
 pub async fn cancel(args: CancelArgs, global: &Global) -> anyhow::Result<()> {
     end("job.cancel", &CancelRequest { job: args.job.job, grace: args.grace }, global).await
 }
@@ -50,17 +42,6 @@ async fn end(operation: &str, request: &impl Serialize, global: &Global) -> anyh
     match global.output {
         Output::Json => output::line(&reply.raw)?,
         Output::Table => output::line(view::details(&reply.body, human::now()).render())?,
-    }
-    Ok(())
-}
-
-pub async fn delete(args: DeleteArgs, global: &Global) -> anyhow::Result<()> {
-    let client = Client::connect(global).await?;
-    let request = JobRequest { job: args.job.job };
-    let reply = client.change::<Value>("job.delete", &request, &new_request_id()).await?;
-    match global.output {
-        Output::Json => output::line(&reply.raw)?,
-        Output::Table => output::line(format!("job {} is deleted", request.job))?,
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ pub struct ListArgs {
     limit: Option<usize>,
 }
 
-fn parse_status(text: &str) -> Result<Status, String> {
+pub(super) fn parse_status(text: &str) -> Result<Status, String> {
     let known = Status::ALL.iter().find(|status| status.as_str() == text);
     known.copied().ok_or_else(|| {
         let all: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();

@@ -11,7 +11,8 @@ use outlive_schemas::payload::Payload;
 use outlive_schemas::queue::{Concurrency, Priority};
 use outlive_schemas::request::SubmitManyRequest;
 use outlive_schemas::size::ByteSize;
-use outlive_schemas::time::Millis;
+use outlive_schemas::time::{Millis, Timestamp};
+use outlive_schemas::when::Start;
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -56,6 +57,21 @@ pub struct SpecArgs {
     /// How many attempts may fail by the job's own doing; 0 means no end
     #[arg(long, value_name = "NUMBER")]
     max_attempts: Option<u32>,
+    /// Not before when it begins: a time such as 2026-12-24T18:00:00Z, or so long from now, such as 10m
+    #[arg(long, value_parser = parse_start, value_name = "TIME|DURATION")]
+    start: Option<Start>,
+    /// Give the job up if it is not started within this time
+    #[arg(long, value_parser = Millis::parse, value_name = "DURATION")]
+    start_within: Option<Millis>,
+    /// Give the job up if it is not finished within this time
+    #[arg(long, value_parser = Millis::parse, value_name = "DURATION")]
+    finish_within: Option<Millis>,
+    /// Restart the job when it has written nothing for so long
+    #[arg(long, value_parser = Millis::parse, value_name = "DURATION")]
+    progress_timeout: Option<Millis>,
+    /// An exit code after which there is no other attempt; may be repeated, or given with commas
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..), value_name = "CODE")]
+    no_retry_exit_code: Vec<u8>,
     /// Never run two attempts at once, not even through a partition
     #[arg(long)]
     exclusive: bool,
@@ -120,6 +136,11 @@ impl SpecArgs {
             || self.checkpoint_interval.is_some()
             || self.timeout.is_some()
             || self.max_attempts.is_some()
+            || self.start.is_some()
+            || self.start_within.is_some()
+            || self.finish_within.is_some()
+            || self.progress_timeout.is_some()
+            || !self.no_retry_exit_code.is_empty()
             || self.exclusive
             || self.queue.is_some()
             || self.priority.is_some()
@@ -160,6 +181,14 @@ impl SpecArgs {
         if let Some(max) = self.max_attempts {
             spec.restart.max_attempts = Some((max > 0).then_some(max));
         }
+        spec.start = self.start.or(spec.start);
+        if self.start_within.is_some() || self.finish_within.is_some() {
+            let deadline = spec.deadline.get_or_insert_default();
+            deadline.start_within = self.start_within.or(deadline.start_within);
+            deadline.finish_within = self.finish_within.or(deadline.finish_within);
+        }
+        spec.progress_timeout = self.progress_timeout.or(spec.progress_timeout);
+        self.no_retry_exit_code.iter().for_each(|code| spec.restart.no_retry_exit_codes.insert(*code));
         spec.exclusive |= self.exclusive;
         if let Some(queue) = &self.queue {
             spec.queue = queue.clone();
@@ -191,6 +220,12 @@ fn parse_concurrency(text: &str) -> Result<Concurrency, String> {
     let (key, limit) = text.rsplit_once('=').ok_or("write it as KEY=NUMBER, such as customer-42=1")?;
     let limit = limit.parse().map_err(|_| format!("`{limit}` is not a number: write KEY=NUMBER"))?;
     Ok(Concurrency { key: key.into(), limit })
+}
+
+fn parse_start(text: &str) -> Result<Start, String> {
+    let at = Timestamp::parse(text).map(Start::At);
+    at.or_else(|_| Millis::parse(text).map(Start::Delay))
+        .map_err(|_| "give a time such as 2026-12-24T18:00:00Z, or a duration such as 10m".to_owned())
 }
 
 fn parse_kind(text: &str) -> Result<JobKind, String> {
@@ -292,6 +327,16 @@ mod tests {
             "1h",
             "--max-attempts",
             "7",
+            "--start",
+            "10m",
+            "--start-within",
+            "1h",
+            "--finish-within",
+            "6h",
+            "--progress-timeout",
+            "5m",
+            "--no-retry-exit-code",
+            "64,2",
             "--exclusive",
             "--queue",
             "mail",
@@ -315,8 +360,11 @@ mod tests {
                 "checkpoint":
                     {"interval": "2s", "min_pause": "2s", "timeout": "10m", "retain": 3, "quiesce": "freeze"},
                 "restart": {"max_attempts": 7, "initial_backoff": "1s", "max_backoff": "1m", "multiplier": 1.5,
-                    "jitter": 0.1, "reset_after": "10m"},
+                    "jitter": 0.1, "reset_after": "10m", "no_retry_exit_codes": [2, 64]},
                 "timeout": "1h",
+                "start": {"delay": "10m"},
+                "deadline": {"start_within": "1h", "finish_within": "6h"},
+                "progress_timeout": "5m",
                 "exclusive": true,
                 "labels": {"team": "data"},
                 "queue": "mail",

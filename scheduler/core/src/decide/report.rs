@@ -103,11 +103,18 @@ fn ended(id: JobId, job: &Job, ended: Ended, happened: Timestamp, now: Timestamp
         };
         fact(now, Event::JobFinished(finished))
     };
-    if job.stop.is_some() {
+    let succeeded = outcome == (Outcome::Exited { code: 0 }) && job.spec.kind == JobKind::Batch;
+    if let Some(order) = &job.stop {
         let verdict = read(&outcome);
+        if let Some(passed) = order.passed {
+            // It was over in time, and only its report is late.
+            if succeeded && happened <= passed.due_at {
+                return finish(Status::Succeeded, None, Some(0), result);
+            }
+            return finish(Status::Failed, Some(job.reason_for(passed.deadline)), verdict.exit_code, None);
+        }
         return finish(Status::Cancelled, Some("cancelled".into()), verdict.exit_code, None);
     }
-    let succeeded = outcome == (Outcome::Exited { code: 0 }) && job.spec.kind == JobKind::Batch;
     if job.ending().is_some() && !succeeded {
         return ended_for_change(id, job, outcome, started_at, happened, now);
     }
@@ -129,8 +136,15 @@ fn ended(id: JobId, job: &Job, ended: Ended, happened: Timestamp, now: Timestamp
     }
     let Verdict { cause, reason, exit_code } = read(&outcome);
     let Failures { counted, in_a_row } = failures_with_this(job, ran_ms.map(Millis));
-    if let Some(max) = job.spec.max_attempts().filter(|max| counted >= *max) {
-        let reason = format_compact!("{reason}; {counted} of {max} attempts failed");
+    let restart = &job.spec.restart;
+    let is_last = match job.spec.max_attempts().filter(|max| counted >= *max) {
+        _ if exit_code.is_some_and(|code| restart.no_retry_exit_codes.contains(code)) => {
+            Some(format_compact!("{reason}, which restart.no_retry_exit_codes says not to retry"))
+        }
+        Some(max) => Some(format_compact!("{reason}; {counted} of {max} attempts failed")),
+        None => None,
+    };
+    if let Some(reason) = is_last {
         if let Some(back) = life::unproven(id, job, bounded(reason.clone()), happened, now) {
             let mut events = started_first(id, job, started_at, now);
             events.extend(back);
@@ -235,6 +249,9 @@ fn read(outcome: &Outcome) -> Verdict {
             (Cause::ProcessExit, format_compact!("killed by signal {signal}"), Some(signal.saturating_add(128)))
         }
         Outcome::TimedOut => (Cause::Timeout, "its timeout was over".into(), None),
+        Outcome::NoProgress => {
+            (Cause::NoProgress, "its output stopped for as long as its progress_timeout".into(), None)
+        }
         Outcome::LaunchFailed { reason } => {
             (Cause::ProcessExit, format_compact!("could not be started: {reason}"), None)
         }

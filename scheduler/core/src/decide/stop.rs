@@ -51,13 +51,18 @@ fn ended(status: Status) -> &'static str {
     if status == Status::Succeeded { "succeeded" } else { "failed" }
 }
 
-/// A job's end by cancellation where no executor has anything to add.
+/// A job's end by cancellation, or by a deadline, where no executor has anything to add.
 pub(super) fn cancelled(id: JobId, job: &Job, reason: &str) -> JobFinished {
+    let passed = job.stop.as_ref().and_then(|order| order.passed);
+    let (status, reason) = match passed {
+        Some(passed) => (Status::Failed, job.reason_for(passed.deadline)),
+        None => (Status::Cancelled, reason.into()),
+    };
     JobFinished {
         job: id,
         attempt: job.attempt,
-        status: Status::Cancelled,
-        reason: Some(reason.into()),
+        status,
+        reason: Some(reason),
         exit_code: None,
         started_at: None,
         result: None,

@@ -54,7 +54,7 @@ pub(super) fn submit(
     Ok(submitted.collect())
 }
 
-fn within_limits(state: &State, more: usize) -> Result<(), Rejection> {
+pub(super) fn within_limits(state: &State, more: usize) -> Result<(), Rejection> {
     if state.live_jobs() + more as u64 > limits::LIVE_JOBS_MAX as u64 {
         let message =
             format!("there are {} unfinished jobs; the limit is {}", state.live_jobs(), limits::LIVE_JOBS_MAX);

@@ -73,6 +73,7 @@ pub(super) fn start_requested(state: &mut State, seq: Sequence, at: Timestamp, e
         job.exit_code = None;
         job.failures = 0;
         job.ready_at = at;
+        job.begin_anew(at);
         let floor = job.last_checkpoint;
         let life = life(job);
         life.base = Some(e.base.clone());
@@ -157,6 +158,8 @@ pub(super) fn version_started(state: &mut State, seq: Sequence, at: Timestamp, e
         job.spec = spec_of;
         if e.prove_by.is_some() {
             go_on(job, at, e.ended_at);
+        } else if job.status == Status::Pending && job.attempt.0 == 0 {
+            job.ready_at = job.first_due_at();
         }
         Ok(())
     })

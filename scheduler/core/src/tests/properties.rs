@@ -15,6 +15,7 @@ use outlive_schemas::message::{News, Outcome};
 use outlive_schemas::snapshot::{ImportedContent, SnapshotStatus};
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::Status;
+use outlive_schemas::when::{GiveUp, Start};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -34,6 +35,10 @@ enum Step {
     },
     Delete {
         job: u8,
+        request: u8,
+    },
+    Retry {
+        jobs: Vec<u8>,
         request: u8,
     },
     StopJob {
@@ -120,10 +125,12 @@ fn news() -> impl Strategy<Value = News> {
 fn step() -> impl Strategy<Value = Step> {
     let age = prop_oneof![4 => 0..50_u64, 1 => any::<u64>()];
     prop_oneof![
-        4 => (prop::collection::vec(0..5_u8, 1..4), 0..6_u8, 0..8_u8)
+        4 => (prop::collection::vec(0..7_u8, 1..4), 0..6_u8, 0..8_u8)
             .prop_map(|(kinds, name, request)| Step::Submit { kinds, name, request }),
         2 => (any::<u8>(), any::<bool>()).prop_map(|(job, kill)| Step::Cancel { job, kill }),
         1 => (any::<u8>(), 0..8_u8).prop_map(|(job, request)| Step::Delete { job, request }),
+        2 => (prop::collection::vec(any::<u8>(), 1..3), 0..8_u8)
+            .prop_map(|(jobs, request)| Step::Retry { jobs, request }),
         3 => (any::<u8>(), any::<bool>()).prop_map(|(job, force)| Step::StopJob { job, force }),
         3 => (any::<u8>(), 0..4_u8).prop_map(|(job, restore)| Step::StartJob { job, restore }),
         3 => (any::<u8>(), 0..4_u8, any::<bool>(), 0..8_u8).prop_map(|(job, version, allow_lost_state, request)| {
@@ -208,6 +215,14 @@ impl World {
                         1 => service(),
                         2 => batch().in_zones(&["a"]),
                         3 => batch().needing(700, 300),
+                        4 => batch().with(|spec| {
+                            spec.start = Some(Start::Delay(Millis(1_500)));
+                            spec.deadline = Some(GiveUp { start_within: Some(Millis(900)), finish_within: None });
+                        }),
+                        5 => batch().with(|spec| {
+                            spec.deadline = Some(GiveUp { start_within: None, finish_within: Some(Millis(2_500)) });
+                            spec.restart.no_retry_exit_codes.insert(1);
+                        }),
                         _ => batch(),
                     };
                     let named = position == 0 && name < 3;
@@ -219,6 +234,11 @@ impl World {
             }
             Step::Cancel { job, kill } => vec![stop(self.job(job), if kill { Stop::Kill } else { GRACEFUL })],
             Step::Delete { job, request: number } => vec![delete(self.job(job), request(number).as_deref())],
+            Step::Retry { ref jobs, request: number } => {
+                let origin = origin(request(number).map(|id| format!("retry-{id}")).as_deref());
+                let jobs = jobs.iter().map(|job| self.job(*job)).collect();
+                vec![Command::RetryJobs { namespace: namespace(), origin, jobs }]
+            }
             Step::StopJob { job, force } => vec![stop_service(self.job(job), force)],
             Step::StartJob { job, restore } => {
                 let mode = match restore {
@@ -328,7 +348,7 @@ impl World {
         if let Err(wrong) = invariant::check(&self.state) {
             panic!("after {command:?}: {wrong}");
         }
-        check_lives(&before, &self.state);
+        check_lives(&before, &self.state, &command);
         if let Command::Report { .. } = command {
             self.check_doubled(command.clone(), seq);
         }
@@ -352,8 +372,9 @@ impl World {
     }
 }
 
-/// From one state to the next: attempts do not fall, what is over stays over, nothing holds room twice.
-fn check_lives(before: &State, after: &State) {
+/// From one state to the next: attempts do not fall, what is over stays over unless it is tried again, nothing holds room twice.
+fn check_lives(before: &State, after: &State, command: &Command) {
+    let may_come_back = matches!(command, Command::RetryJobs { .. });
     for (id, was) in &before.jobs {
         let Some(is) = after.jobs.get(id) else {
             assert!(
@@ -370,7 +391,8 @@ fn check_lives(before: &State, after: &State) {
             is.attempt
         );
         assert!(is.restarts >= was.restarts && is.last_checkpoint >= was.last_checkpoint, "{id}");
-        if was.status.is_final() {
+        let is_back = may_come_back && is.status == Status::Pending && is.attempt == was.attempt;
+        if was.status.is_final() && !is_back {
             // But for its snapshots, which may still be deleted.
             let without = |job: &crate::state::Job| {
                 let mut job = job.clone();

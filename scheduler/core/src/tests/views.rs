@@ -12,11 +12,11 @@ use outlive_schemas::view::{JobList, JobView, Status};
 
 impl Scene {
     fn view(&self, number: u64) -> JobView {
-        view::job(job(number), self.job(job(number)))
+        view::job(job(number), self.job(job(number)), at(1_000_000))
     }
 
     fn list(&self, request: &ListRequest) -> Result<JobList, Rejection> {
-        list(&self.state, &namespace(), request)
+        list(&self.state, &namespace(), request, at(1_000_000))
     }
 
     /// The numbers of the jobs found, over all pages, and how many pages there were.
@@ -122,7 +122,7 @@ fn a_list_can_be_narrowed() {
         ..Default::default()
     };
     assert_eq!(of(odd), [29, 27, 25, 23, 21, 19, 17, 15, 13, 11]);
-    let elsewhere = list(&scene.state, &Namespace::new("other").unwrap(), &ListRequest::default()).unwrap();
+    let elsewhere = list(&scene.state, &Namespace::new("other").unwrap(), &ListRequest::default(), T0).unwrap();
     assert!(elsewhere.jobs.is_empty() && elsewhere.cursor.is_none());
 }
 

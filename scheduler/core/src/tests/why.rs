@@ -169,5 +169,5 @@ fn the_planner_and_why_agree_for_every_executor() {
         }
     }
     assert_eq!(agreed, 10, "some are taken, and some are not");
-    assert_eq!(Cause::ALL.iter().filter(|cause| cause.is_own_doing()).count(), 2);
+    assert_eq!(Cause::ALL.iter().filter(|cause| cause.is_own_doing()).count(), 3);
 }
