@@ -22,6 +22,7 @@ use crate::watch::{Probed, Watch};
 use outlive_core::decide::Refusal;
 use outlive_core::detect::zone::SETTLE_DEFAULT;
 use outlive_core::fold::FoldError;
+use outlive_core::preempt::Claims;
 use outlive_core::retention::{self, Retention};
 use outlive_core::state::{Job, State};
 use outlive_core::{timer, view};
@@ -237,6 +238,8 @@ pub struct Leader {
     /// Deleted jobs whose remains are being erased.
     erasing: BTreeSet<JobId>,
     traces: Traces,
+    /// Room that is being made for the more urgent.
+    claims: Claims,
     next: Deadlines,
     /// How long a zone that was lost must have been steady before it gets work again.
     settle: Millis,
@@ -273,6 +276,7 @@ impl Leader {
             retention: Retention::default(),
             erasing: BTreeSet::new(),
             traces: Traces::default(),
+            claims: Claims::default(),
             next: Deadlines::default(),
             settle: SETTLE_DEFAULT,
             resigned: false,

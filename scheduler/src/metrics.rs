@@ -39,6 +39,7 @@ pub fn begin(version: &'static str) {
         "outlive_log_bridged_commits_total",
         "outlive_replay_events_total",
         "outlive_jobs_submitted_total",
+        "outlive_jobs_preempted_total",
         "outlive_job_downtime_seconds_total",
     ] {
         counter!(name).increment(0);
@@ -129,6 +130,7 @@ pub fn committed(committed: &Committed, seconds: f64) {
 pub fn event(job: &Job, envelope: &Envelope) {
     match &envelope.event {
         Event::JobSubmitted(_) => counter!("outlive_jobs_submitted_total").increment(1),
+        Event::JobPreempted(_) => counter!("outlive_jobs_preempted_total").increment(1),
         Event::JobFinished(e) => {
             counter!("outlive_jobs_finished_total", "outcome" => e.status.as_str()).increment(1);
             if e.started_at.is_some() {

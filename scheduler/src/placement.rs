@@ -1,7 +1,6 @@
 //! view → plan → commands. No scoring here: `plan` ranks, and `decide` checks each proposal again.
 
-use crate::watch::Watch;
-use outlive_core::plan::{Plan, plan};
+use outlive_core::plan::{Hints, Plan, plan};
 use outlive_core::state::State;
 use outlive_schemas::command::{Command, LossReason};
 use outlive_schemas::event::Cause;
@@ -14,8 +13,8 @@ use outlive_schemas::time::{Millis, Timestamp};
 const EXCLUSIVE_WAIT: Millis = Millis(7_000);
 
 /// One round of planning.
-pub fn round(state: &State, watch: &Watch, now: Timestamp) -> Plan {
-    plan(state, &watch.hints(now), now, limits::PLACEMENTS_PER_ROUND_MAX)
+pub fn round(state: &State, hints: &Hints, now: Timestamp) -> Plan {
+    plan(state, hints, now, limits::PLACEMENTS_PER_ROUND_MAX)
 }
 
 /// Jobs to be taken off lost executors now, at most `limit`.

@@ -127,7 +127,7 @@ impl Watch {
         if executors.keys().any(|id| !avoid.contains(id) && !self.degraded.contains_key(id)) {
             avoid.extend(self.degraded.keys());
         }
-        Hints { avoid }
+        Hints { avoid, ..Hints::default() }
     }
 
     /// Executors that say that they are not well.

@@ -16,7 +16,7 @@ use crate::life::{
     VersionProven, VersionRestored, VersionStarted,
 };
 use crate::payload::Payload;
-use crate::queue::{QueueDeleted, QueuePut};
+use crate::queue::{JobPreempted, QueueDeleted, QueuePut};
 use crate::snapshot::{
     SnapshotCompleted, SnapshotDeleted, SnapshotDeletionRequested, SnapshotFailed, SnapshotRequested,
 };
@@ -169,6 +169,9 @@ pub enum Event {
     QueuePut(QueuePut),
     #[serde(rename = "queue_deleted/1")]
     QueueDeleted(QueueDeleted),
+    /// running → pending.
+    #[serde(rename = "job_preempted/1")]
+    JobPreempted(JobPreempted),
 }
 
 /// A registration as `executor_joined/1` holds it. In etcd an executor may say more than this version knows; in the log
@@ -290,6 +293,8 @@ pub enum Cause {
     Update,
     /// Its output stopped for as long as its `progress_timeout`.
     NoProgress,
+    /// Between schedulers and executors only: in the log it is an event of its own, and no recovery.
+    Preemption,
 }
 
 impl Cause {
@@ -298,6 +303,7 @@ impl Cause {
         matches!(self, Cause::ProcessExit | Cause::Timeout | Cause::NoProgress)
     }
 
+    /// Those of recoveries.
     pub const ALL: [Cause; 8] = [
         Cause::ProcessExit,
         Cause::ExecutorLost,
@@ -319,6 +325,7 @@ impl Cause {
             Cause::Timeout => "timeout",
             Cause::Update => "update",
             Cause::NoProgress => "no_progress",
+            Cause::Preemption => "preemption",
         }
     }
 }
@@ -470,6 +477,7 @@ impl Event {
             Event::VersionRestored(_) => "version_restored",
             Event::QueuePut(_) => "queue_put",
             Event::QueueDeleted(_) => "queue_deleted",
+            Event::JobPreempted(_) => "job_preempted",
         }
     }
 
@@ -518,6 +526,7 @@ impl Event {
             Event::VersionProven(e) => Some(e.job),
             Event::RollbackBegun(e) => Some(e.job),
             Event::VersionRestored(e) => Some(e.job),
+            Event::JobPreempted(e) => Some(e.job),
         }
     }
 
@@ -543,6 +552,7 @@ impl Event {
             Event::VersionProven(e) => e.attempt,
             Event::RollbackBegun(e) => e.attempt,
             Event::VersionRestored(e) => e.attempt,
+            Event::JobPreempted(e) => e.attempt,
             _ => return None,
         };
         (attempt != Attempt(0)).then_some(attempt)
@@ -622,6 +632,7 @@ impl Event {
             Event::VersionRestored(e) => json!({"version": e.version}),
             Event::QueuePut(e) => json!({"namespace": e.namespace, "queue": e.name, "settings": e.settings}),
             Event::QueueDeleted(e) => json!({"namespace": e.namespace, "queue": e.name}),
+            Event::JobPreempted(e) => json!({"reason": e.reason, "ended_at": e.ended_at}),
         };
         match value {
             serde_json::Value::Object(map) => {

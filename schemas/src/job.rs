@@ -53,6 +53,9 @@ pub struct JobSpec {
     pub queue: QueueName,
     #[serde(default, skip_serializing_if = "is_default")]
     pub priority: Priority,
+    /// Whether it gives way to a job of a higher priority that finds no room.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub preemptible: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<Box<Concurrency>>,
 }
@@ -244,6 +247,7 @@ impl JobSpec {
             labels: Labels::new(),
             queue: QueueName::default(),
             priority: Priority::default(),
+            preemptible: false,
             concurrency: None,
         }
     }

@@ -64,6 +64,12 @@ pub const QUEUE_RATE_PER_MS_MIN: u64 = 100;
 pub const QUEUE_RATE_PER_MS_MAX: u64 = 30 * 24 * 3_600_000;
 /// Steps into which a rate's period is cut, to bound what is remembered of starts.
 pub const QUEUE_RATE_STEPS: u64 = 1_000;
+/// Jobs for which room is made at once, jobs that give way for one of them, and how many are looked at for either: few,
+/// for each is a checkpoint, and others are tried a second later.
+pub const PREEMPTIONS_AT_ONCE_MAX: usize = 8;
+pub const PREEMPTED_FOR_ONE_MAX: usize = 16;
+pub const PREEMPTORS_LOOKED_AT_MAX: usize = 64;
+pub const PREEMPTION_SCAN_MAX: usize = 10_000;
 pub const QUEUE_WEIGHT_MAX: u32 = 1_000;
 /// As many as there may be live jobs.
 pub const QUEUE_WAITING_MAX: u32 = LIVE_JOBS_MAX as u32;

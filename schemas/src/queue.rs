@@ -4,7 +4,7 @@
 //! Deliberately not here: who goes next. That is the planner's.
 
 use crate::error::{ErrorCode, Rejection};
-use crate::id::{Namespace, QueueName};
+use crate::id::{Attempt, JobId, Namespace, QueueName};
 use crate::job::{JobSpec, duration_in_range, in_range, invalid};
 use crate::limits;
 use crate::time::{Millis, Timestamp};
@@ -175,6 +175,17 @@ pub struct QueuePut {
 pub struct QueueDeleted {
     pub namespace: Namespace,
     pub name: QueueName,
+}
+
+/// running → pending: it has given way to a job of a higher priority, and waits for room again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobPreempted {
+    pub job: JobId,
+    pub attempt: Attempt,
+    /// For people.
+    pub reason: CompactString,
+    pub ended_at: Timestamp,
 }
 
 // What users see.

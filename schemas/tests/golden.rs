@@ -14,7 +14,7 @@ use outlive_schemas::id::*;
 use outlive_schemas::job::*;
 use outlive_schemas::life::*;
 use outlive_schemas::payload::Payload;
-use outlive_schemas::queue::{Concurrency, Priority, QueueDeleted, QueuePut, QueueSettings, Rate};
+use outlive_schemas::queue::{Concurrency, JobPreempted, Priority, QueueDeleted, QueuePut, QueueSettings, Rate};
 use outlive_schemas::size::ByteSize;
 use outlive_schemas::snapshot::*;
 use outlive_schemas::time::{Millis, Timestamp};
@@ -133,6 +133,7 @@ fn bare_spec() -> JobSpec {
         labels: Labels::new(),
         queue: "default".parse().expect("a name"),
         priority: Priority(50),
+        preemptible: false,
         concurrency: None,
         ..JobSpec::new(Driver::Noop(NoopSpec {}))
     }
@@ -331,7 +332,12 @@ fn expected_of_queues() -> Vec<(&'static str, Vec<Event>)> {
     // Written out for the same reason as `bare_spec`.
     let bare = QueueSettings { concurrency: None, rate: None, weight: 1, max_waiting: None, paused: false };
     let deleted = Event::QueueDeleted(QueueDeleted { namespace: namespace.clone(), name: name.clone() });
-    vec![("queue_put/1", vec![put(full), put(bare)]), ("queue_deleted/1", vec![deleted])]
+    let preempted = JobPreempted { job: job(), attempt: Attempt(3), reason: "gave way".into(), ended_at: AT };
+    vec![
+        ("queue_put/1", vec![put(full), put(bare)]),
+        ("queue_deleted/1", vec![deleted]),
+        ("job_preempted/1", vec![Event::JobPreempted(preempted)]),
+    ]
 }
 
 /// Fields that specifications gained after `job_submitted/1` was frozen, each left out where it says nothing: so older
@@ -339,7 +345,10 @@ fn expected_of_queues() -> Vec<(&'static str, Vec<Event>)> {
 fn later_fields() -> Vec<(&'static str, JobSpec)> {
     let concurrency = Some(Box::new(Concurrency { key: "größe 42".into(), limit: 3 }));
     let queue = "mail".parse().expect("a name");
-    vec![("queue", JobSpec { queue, priority: Priority(0), concurrency, ..bare_spec() })]
+    vec![
+        ("queue", JobSpec { queue, priority: Priority(0), concurrency, ..bare_spec() }),
+        ("preemptible", JobSpec { preemptible: true, ..bare_spec() }),
+    ]
 }
 
 #[test]

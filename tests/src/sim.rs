@@ -15,6 +15,7 @@ pub mod faults;
 pub mod job;
 pub mod log;
 pub mod network;
+pub mod queues;
 pub mod sabotage;
 pub mod scheduler;
 pub mod trace;

@@ -17,7 +17,13 @@ use std::fmt::Write as _;
 pub fn why(state: &State, hints: &Hints, id: JobId, job: &Job, now: Timestamp) -> Why {
     let mut reasons = if job.is_queued() { refusals(state, hints, job) } else { Vec::new() };
     let queue = job.is_queued().then(|| in_queue(state, id, job, now));
-    let mut summary = summary(state, id, job, reasons.len(), now);
+    let mut summary = match hints.reserved.get(&id).and_then(|on| state.executors.get(on)) {
+        Some(on) if job.is_queued() => {
+            let name = &on.registration.name;
+            format!("room is being made for it on {name}: jobs of a lower priority give way there")
+        }
+        _ => summary(state, id, job, reasons.len(), now),
+    };
     if let Some(InQueue { name, ahead: ahead @ 1.., .. }) = &queue {
         write!(summary, "; before it in queue `{name}`: {ahead}").expect("a string takes it");
     }

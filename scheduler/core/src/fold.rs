@@ -117,6 +117,7 @@ pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(),
         Event::VersionRestored(e) => life::version_restored(state, seq, at, e),
         Event::QueuePut(e) => queue::put(state, e),
         Event::QueueDeleted(e) => queue::deleted(state, e),
+        Event::JobPreempted(e) => queue::preempted(state, seq, at, e),
     };
     applied.map_err(|what| FoldError { seq, event: envelope.event.type_name(), what })
 }
@@ -369,7 +370,7 @@ fn release(executors: &mut BTreeMap<ExecutorId, Executor>, index: &mut Index, id
             index.starting.remove(&(by, id));
         }
         if job.placement.is_some() {
-            index.running.down(&job.namespace, &job.spec, job.need());
+            index.running.down(id, job);
         }
     }
     let placed = job.placement.take();

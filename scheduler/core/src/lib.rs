@@ -17,6 +17,7 @@ pub mod referenced;
 pub mod detect;
 pub mod plan;
 pub mod evacuate;
+pub mod preempt;
 pub mod explain;
 pub mod view;
 pub mod invariant;

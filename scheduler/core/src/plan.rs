@@ -21,7 +21,7 @@ use admission::{Gate, Keys, key_hold};
 use fleet::{Fleet, Suitable};
 use outlive_schemas::executor::Capacity;
 use outlive_schemas::id::{Attempt, ExecutorId, JobId};
-use outlive_schemas::queue::Priority;
+use outlive_schemas::queue::{Concurrency, Priority};
 use outlive_schemas::time::Timestamp;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, btree_set};
@@ -46,6 +46,8 @@ pub struct Plan {
 pub struct Hints {
     /// Executors that are to get nothing for now: silent, degraded or going.
     pub avoid: BTreeSet<ExecutorId>,
+    /// Room that is being made, and is kept: for which job, and where.
+    pub reserved: BTreeMap<JobId, ExecutorId>,
 }
 
 /// Jobs of one queue, shape and rung, those ready the longest first.
@@ -94,6 +96,8 @@ struct Round<'a> {
     numbers: BTreeMap<&'a Shape, usize>,
     /// The queues' common clock.
     clock: u64,
+    /// Those that have been given the room that was kept for them.
+    settled: BTreeSet<JobId>,
     plan: Plan,
 }
 
@@ -103,7 +107,10 @@ pub fn plan(state: &State, hints: &Hints, now: Timestamp, limit: usize) -> Plan 
         return Plan::default();
     }
     let mut round = Round::of(state, hints, now, limit);
-    round.recovering();
+    round.reserved(hints);
+    if !round.plan.more {
+        round.recovering();
+    }
     if !round.plan.more {
         round.waiting();
     }
@@ -135,7 +142,32 @@ impl<'a> Round<'a> {
             shapes: Vec::new(),
             numbers: BTreeMap::new(),
             clock: 0,
+            settled: BTreeSet::new(),
             plan: Plan::default(),
+        }
+    }
+
+    /// Those for whom room was made, once it is there.
+    fn reserved(&mut self, hints: &Hints) {
+        for (&id, &executor) in &hints.reserved {
+            if self.is_over() {
+                return;
+            }
+            let Some(job) = self.state.jobs.get(&id).filter(|job| job.is_queued() && job.ready_at <= self.now) else {
+                continue;
+            };
+            let Some(queue) = self.queues.iter().position(|queue| *queue.id == job.queue()) else { continue };
+            let is_held = self.queues[queue].gate.hold(job.turn()).is_some() || {
+                let of: &'a QueueId = self.queues[queue].id;
+                let with = job.spec.concurrency.as_deref();
+                with.is_some_and(|with| key_hold(with, *self.keys.running(&of.0, &with.key)).is_some())
+            };
+            if is_held || !self.fleet.takes_reserved(executor, &Shape::of(&job.spec)) {
+                continue;
+            }
+            self.plan.proposals.push(Proposal { job: id, attempt: job.attempt.next(), executor });
+            self.settled.insert(id);
+            self.count(queue, &job.need(), job.spec.concurrency.as_deref());
         }
     }
 
@@ -213,7 +245,8 @@ impl<'a> Round<'a> {
 
     /// The next job of a line that is ready.
     fn next_of(&mut self, line: usize) -> Option<Head> {
-        let &(ready_at, job) = self.lines[line].waiting.next()?;
+        let settled = &self.settled;
+        let &(ready_at, job) = self.lines[line].waiting.find(|(_, job)| !settled.contains(job))?;
         (ready_at <= self.now).then(|| {
             let priority = self.lines[line].rung.priority;
             Head { priority, alike: self.alike(line), ready_at, job, line }
@@ -260,14 +293,20 @@ impl<'a> Round<'a> {
         let executor = self.fleet.id(host);
         self.plan.proposals.push(Proposal { job: head.job, attempt: job.attempt.next(), executor });
         self.fleet.take(host, &shape.need);
+        let need = shape.need;
+        self.count(queue, &need, rung.concurrency.as_deref());
+        true
+    }
+
+    /// Notes what a queue and a key are given.
+    fn count(&mut self, queue: usize, need: &Capacity, with: Option<&'a Concurrency>) {
         let of = &mut self.queues[queue];
-        of.taken += shape.need;
+        of.taken += *need;
         of.gate.take();
-        match &rung.concurrency {
+        match with {
             None => of.keyless += 1,
             Some(with) => *self.keys.running(&of.id.0, &with.key) += 1,
         }
-        true
     }
 
     /// What a queue holds of the fleet's fullest resource, for each unit of its weight.

@@ -551,7 +551,7 @@ impl Index {
             self.queue.insert(job.place(), id);
         }
         if job.placement.is_some() {
-            self.running.up(&job.namespace, &job.spec, job.need());
+            self.running.up(id, job);
         }
         if let (Some(stop), Status::Stopping) = (&job.stop, job.status) {
             self.stopping.insert((stop.give_up_at, id));
@@ -585,7 +585,7 @@ impl Index {
             self.queue.remove(job.place(), id);
         }
         if job.placement.is_some() {
-            self.running.down(&job.namespace, &job.spec, job.need());
+            self.running.down(id, job);
         }
         if let (Some(stop), Status::Stopping) = (&job.stop, job.status) {
             self.stopping.remove(&(stop.give_up_at, id));

@@ -17,6 +17,7 @@ mod life;
 mod executor;
 mod place;
 mod planner;
+mod preempt;
 mod queues;
 mod drain;
 mod zones;

@@ -91,6 +91,7 @@ impl Leader {
         for (executor, release) in evacuate::releases(self.state(), &self.watch.degraded(), &hints, now) {
             orders.release(executor, release);
         }
+        self.preempt(now, &mut orders);
         // What asks for them may not be durable yet.
         for (executor, order) in orders.into_messages(self.identity.term, self.journal.acked()) {
             self.journal.hold_back(Output::Order { executor, order }, out);
@@ -100,7 +101,7 @@ impl Leader {
     pub(super) fn place(&mut self, now: Timestamp, out: &mut Vec<Output>) {
         // Rounds beyond what a commit or two can hold would only pile up.
         while self.plan_due && self.journal.has_room() {
-            let plan = placement::round(self.state(), &self.watch, now);
+            let plan = placement::round(self.state(), &self.hints(now), now);
             self.plan_due = plan.more;
             for proposal in plan.proposals {
                 let command =

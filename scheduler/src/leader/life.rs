@@ -45,6 +45,7 @@ pub(super) fn is_for_the_planner(event: &Event) -> bool {
             | Event::ZoneUndrained(_)
             | Event::ZoneLost(_)
             | Event::ZoneSteady(_)
+            | Event::JobPreempted(_)
             | Event::QueuePut(_)
             | Event::QueueDeleted(_)
     )

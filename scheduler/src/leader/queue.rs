@@ -1,7 +1,9 @@
 //! The part of the machine that answers for queues. No rules here: `decide` and the planner have them.
 
 use super::{Answer, Leader, Output};
+use crate::dispatch;
 use crate::submission::QueueAsked;
+use outlive_core::plan::Hints;
 use outlive_core::view::queue as view;
 use outlive_schemas::command::{Command, Origin};
 use outlive_schemas::error::Rejection;
@@ -30,6 +32,20 @@ impl Leader {
                 self.propose(Command::DeleteQueue { namespace, origin, name }, now, out)?;
                 Ok(Answer::Deleted)
             }
+        }
+    }
+
+    /// What the planner and `why` are to know beside the state.
+    pub(super) fn hints(&self, now: Timestamp) -> Hints {
+        Hints { reserved: self.claims.reserved(), ..self.watch.hints(now) }
+    }
+
+    /// Has jobs give way to more urgent ones.
+    pub(super) fn preempt(&mut self, now: Timestamp, orders: &mut dispatch::Orders) {
+        let hints = self.watch.hints(now);
+        self.claims.renew(self.journal.state(), &hints, now);
+        for (executor, release) in self.claims.releases(self.journal.state()) {
+            orders.release(executor, release);
         }
     }
 

@@ -32,7 +32,7 @@ impl Leader {
             }
             Asked::List(request) => view::list(self.state(), &namespace, &request, now).map(Answer::Jobs),
             Asked::Why(job) => {
-                let hints = self.watch.hints(now);
+                let hints = self.hints(now);
                 self.find(&namespace, &job)
                     .map(|(id, job)| Answer::Why(explain::why(self.state(), &hints, id, job, now)))
             }

@@ -100,6 +100,7 @@ pub const METRICS: &[Metric] = &[
         "outlive_queue_throttled",
         "1 for what keeps a queue's waiting jobs from being started: paused, concurrency, rate; the leader's.",
     ),
+    Metric::counter("outlive_jobs_preempted_total", "Attempts that gave way to a job of a higher priority."),
     Metric::counter("outlive_job_recoveries_total", "Jobs running again after a loss, by cause."),
     Metric::histogram(
         "outlive_job_recovery_seconds",

@@ -6,6 +6,7 @@
 use super::client::Said;
 use super::env::{Env, Micros, Node, SECOND, say};
 use super::executor::short;
+use super::queues::Started;
 use bytes::Bytes;
 use outlive_core::fold::fold;
 use outlive_core::invariant;
@@ -78,6 +79,7 @@ pub struct Checkers {
     slow_disks: BTreeMap<usize, Micros>,
     /// Whether this run's leaders witness every commit.
     pub every_commit: bool,
+    started: Started,
     pub lost_tail: Option<LostTail>,
     pub refusals: Vec<String>,
     images: Vec<(Sequence, ChainHash, Vec<u8>)>,
@@ -107,6 +109,7 @@ impl Checkers {
             given_back: BTreeSet::new(),
             slow_disks: BTreeMap::new(),
             every_commit: false,
+            started: Started::default(),
             lost_tail: None,
             refusals: Vec::new(),
             images: Vec::new(),
@@ -257,6 +260,12 @@ impl Checkers {
                     self.given_back.insert((e.job, e.attempt));
                 }
             }
+            Event::JobPreempted(e) => {
+                let was_frozen = self.really(e.job, e.attempt).ended_frozen.is_some();
+                if !e.reason.contains("without") && was_frozen {
+                    self.given_back.insert((e.job, e.attempt));
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -272,6 +281,7 @@ impl Checkers {
         let commit = self.opener.open(&stored.body, self.seq, self.chain).map_err(|e| e.to_string())?;
         for envelope in &commit.events {
             self.is_true(envelope)?;
+            self.started.before(&self.truth, envelope)?;
             fold(&mut self.truth, stored.seq, envelope).map_err(|e| e.to_string())?;
         }
         let term = self.truth.term.as_ref().map(|(term, _)| term.term);
@@ -293,9 +303,11 @@ impl Checkers {
         let (mut truth, mut chain) = (State::default(), ChainHash::START);
         let mut opener = FrameOpener::new([key]);
         self.chains = vec![chain];
+        self.started = Started::default();
         for (index, body) in messages.iter().enumerate() {
             let commit = opener.open(body, Sequence(index as u64), chain).expect("it was opened before");
             for envelope in &commit.events {
+                self.started.before(&truth, envelope).expect("it was found right before");
                 fold(&mut truth, Sequence(index as u64 + 1), envelope).expect("it was folded before");
             }
             chain = commit.chain;

@@ -4,8 +4,9 @@ use super::env::{Env, Happening, MS, Micros, Node, Reply, SECOND, Timer, say};
 use super::executor::short;
 use super::job::Work;
 use super::network::{Message, NatsReply};
+use super::queues;
 use outlive_scheduler::leader::Answer;
-use outlive_scheduler::submission::{Asked, LifeAsked, Request};
+use outlive_scheduler::submission::{Asked, LifeAsked, QueueAsked, Request};
 use outlive_schemas::command::{Origin, Stop};
 use outlive_schemas::error::ErrorCode;
 use outlive_schemas::id::{Attempt, JobId, JobRef, JobVersion, Namespace};
@@ -50,6 +51,8 @@ pub struct ClientNode {
     next: u64,
     jobs_max: usize,
     submitting: usize,
+    /// Whether its users have queues.
+    pub queues: bool,
     /// In the end nobody submits any more, and services are cancelled.
     pub closing: bool,
     /// Whether jobs are stopped, started, updated and rolled back, and snapshots taken.
@@ -65,6 +68,7 @@ impl ClientNode {
             next: 0,
             jobs_max,
             submitting: 0,
+            queues: false,
             closing: false,
             life: false,
         }
@@ -132,11 +136,18 @@ impl ClientNode {
         if self.closing {
             return self.close(env);
         }
+        if self.queues && env.chance.per_mille(120) {
+            let request = queues::put(env);
+            return self.ask(Asked::Queue(QueueAsked::Put(request)), env);
+        }
         let dice = env.chance.below(100);
         if dice < 55 && self.submitting < self.jobs_max {
             let many = if dice < 8 { env.chance.between(2, 4) as usize } else { 1 };
             self.submitting += many;
             let mut specs: Vec<JobSpec> = (0..many).map(|_| spec(env)).collect();
+            if self.queues {
+                specs.iter_mut().for_each(|spec| queues::say(spec, env));
+            }
             let what = if many > 1 { Asked::SubmitMany(specs) } else { Asked::Submit(Box::new(specs.remove(0))) };
             self.ask(what, env);
         } else if !self.jobs.is_empty() {
@@ -194,6 +205,9 @@ impl ClientNode {
             .map(|(id, _)| *id)
             .collect();
         if self.open.is_empty() {
+            for request in queues::held(&env.checkers.truth) {
+                self.ask(Asked::Queue(QueueAsked::Put(request)), env);
+            }
             for job in services {
                 self.ask(Asked::Cancel { job: JobRef::Id(job), how: Stop::Kill }, env);
             }

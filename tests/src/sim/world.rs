@@ -48,6 +48,7 @@ impl World {
             executors.iter().enumerate().map(|(i, &zone)| ExecutorNode::new(i, ZONES[zone], slots)).collect();
         let mut client = ClientNode::new(env.chance.between(5, 30) as usize);
         client.life = options.life;
+        client.queues = seed % 2 == 1;
         World { env, schedulers, executors, client, plan, steps: options.steps, loses }
     }
 

@@ -28,7 +28,7 @@ const JOINING_MAX: usize = 16;
 const REPORT_BOUND: Duration = Duration::from_secs(30);
 
 /// A big host, so that many jobs fit few of them.
-const CAPACITY: Capacity = Capacity { cpu_millis: 64_000, memory_bytes: 256 << 30, slots: 4_096 };
+pub const CAPACITY: Capacity = Capacity { cpu_millis: 64_000, memory_bytes: 256 << 30, slots: 4_096 };
 
 struct Host {
     registration: Registration,
@@ -54,8 +54,14 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Registers `count` hosts, spread over these zones, that all have the label.
-    pub async fn join(stores: &Stores, zones: &[Zone], count: usize, labels: &Labels) -> anyhow::Result<Hosts> {
+    /// Registers `count` hosts with so many slots each, spread over these zones, that all have the label.
+    pub async fn join(
+        stores: &Stores,
+        zones: &[Zone],
+        count: usize,
+        slots: u32,
+        labels: &Labels,
+    ) -> anyhow::Result<Hosts> {
         let registrations: Vec<Registration> = zones
             .iter()
             .cycle()
@@ -68,7 +74,7 @@ impl Hosts {
                     name: name.parse()?,
                     zone: zone.clone(),
                     host: name,
-                    capacity: CAPACITY,
+                    capacity: Capacity { slots, ..CAPACITY },
                     labels: labels.clone(),
                     drivers: vec![DriverKind::Process],
                     version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,6 +1,6 @@
 //! How fast a backlog of jobs is placed on a fleet: planned, decided, durable, and told to the hosts.
 
-use super::hosts::Hosts;
+use super::hosts::{CAPACITY, Hosts};
 use super::stage::{Stage, read};
 use super::{Common, limits};
 use crate::progress::Progress;
@@ -29,17 +29,28 @@ const STALLED: Duration = Duration::from_secs(60);
 /// How often the count is looked at; the times themselves are taken as orders arrive.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// The fleet and the backlog for which one round of planning is timed in memory.
+const ROUND_HOSTS: u32 = 10_000;
+const ROUND_WAITING: u64 = 100_000;
+
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  outlive bench placement --hosts 500 --jobs 50000 --json")]
+#[command(after_help = "\
+Examples:
+  outlive bench placement --hosts 500 --jobs 50000 --json
+  outlive bench placement --waiting 1000 --json       how much slower is it…
+  outlive bench placement --waiting 100000 --json     …with so many more in the queue?")]
 pub struct PlacementArgs {
     #[command(flatten)]
     pub common: Common,
     /// Hosts to make up: they register, beat and take orders, and run nothing
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=2_000))]
     hosts: u32,
-    /// Jobs that wait when the hosts appear
+    /// Jobs to be placed, all of which wait when the hosts appear
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     jobs: u64,
+    /// Jobs that go on waiting behind these in the same queue, for want of room
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    waiting: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,54 +59,73 @@ pub struct Figures {
     replicas: usize,
     hosts: u32,
     jobs: u64,
+    waiting: u64,
     /// From the first order that a host was given to the last.
     seconds: f64,
     placed_per_second: f64,
     /// The same planning and deciding in memory: no log, no messages.
     limit_core_per_second: f64,
     limit_jetstream_publish_per_second: f64,
+    round: Round,
+}
+
+/// Rounds of planning in memory, each of as many placements as there may be, until nothing more is placed.
+#[derive(Debug, Serialize)]
+struct Round {
+    hosts: u32,
+    waiting: u64,
+    mean_ms: f64,
+    worst_ms: f64,
+    /// With every host full.
+    full_ms: f64,
 }
 
 pub async fn run(stage: &Stage, args: &PlacementArgs) -> anyhow::Result<Figures> {
     let label = format!("bench-{}", std::process::id());
-    // What one host of the fleet can take of a hundred millicores each.
-    let fit = u64::from(args.hosts) * 640;
-    if args.jobs > fit {
-        bail!("{} hosts take {fit} of these jobs: give more --hosts or fewer --jobs", args.hosts);
+    // So many on each host that what is to be placed fits, and nothing else.
+    let slots = args.jobs.div_ceil(u64::from(args.hosts));
+    let (to_place, fit) = (slots * u64::from(args.hosts), CAPACITY.cpu_millis / 100);
+    if slots > fit {
+        bail!("a host takes {fit} of these jobs, and each would have {slots}: give more --hosts or fewer --jobs");
     }
-    submit(stage, args.jobs, &label).await?;
+    submit(stage, to_place + args.waiting, &label).await?;
 
     let mut settings = crate::config::load(&stage.global)?.settings;
     settings.cluster.zone = settings.cluster.zone.or_else(|| "bench".parse().ok());
     let stores = Stores::open(&crate::scheduler::config_of(settings)?).await.context("the stores")?;
     let zones = zones(stage).await?;
     let labels = [("bench".into(), label.as_str().into())].into();
-    let progress = Progress::start(format!("placing {} jobs on {} hosts", args.jobs, args.hosts));
-    let hosts = Hosts::join(&stores, &zones, args.hosts as usize, &labels).await.context("the hosts")?;
+    let progress = Progress::start(format!("placing {to_place} jobs on {} hosts", args.hosts));
+    let slots = u32::try_from(slots).context("so few fit a host")?;
+    let hosts = Hosts::join(&stores, &zones, args.hosts as usize, slots, &labels).await.context("the hosts")?;
     let (mut seen, mut changed) = (0, Instant::now());
-    while seen < args.jobs {
+    while seen < to_place {
         let now = hosts.placed();
         if now != seen {
             (seen, changed) = (now, Instant::now());
         }
         if changed.elapsed() > STALLED {
-            bail!("{seen} of {} jobs were placed, and then nothing for {} s", args.jobs, STALLED.as_secs());
+            bail!("{seen} of {to_place} jobs were placed, and then nothing for {} s", STALLED.as_secs());
         }
-        progress.say(format!("{seen} of {} jobs are placed", args.jobs));
+        progress.say(format!("{seen} of {to_place} jobs are placed"));
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let seconds = hosts.span().as_secs_f64();
     hosts.leave().await?;
     progress.clear();
+    let (core, _) = core_alone(&zones, args.hosts, slots, to_place + args.waiting)?;
     Ok(Figures {
         zones: args.common.zones,
         replicas: stage.replicas,
         hosts: args.hosts,
-        jobs: args.jobs,
+        jobs: to_place,
+        waiting: args.waiting,
         seconds,
-        placed_per_second: args.jobs as f64 / seconds,
-        limit_core_per_second: core_alone(&zones, args)?,
+        placed_per_second: to_place as f64 / seconds,
+        limit_core_per_second: core,
         limit_jetstream_publish_per_second: limits::publish(stage, 256).await?,
+        // Half of what waits finds room.
+        round: core_alone(&zones, ROUND_HOSTS, (ROUND_WAITING / u64::from(ROUND_HOSTS) / 2) as u32, ROUND_WAITING)?.1,
     })
 }
 
@@ -123,22 +153,23 @@ async fn zones(stage: &Stage) -> anyhow::Result<Vec<Zone>> {
     zones.iter().map(|zone| Ok(zone["zone"].as_str().context("a zone has a name")?.parse()?)).collect()
 }
 
-/// The same backlog and fleet, planned and decided and nothing else.
-fn core_alone(zones: &[Zone], args: &PlacementArgs) -> anyhow::Result<f64> {
+/// The same backlog and fleet, planned and decided and nothing else: placements a second, and what rounds took.
+fn core_alone(zones: &[Zone], hosts: u32, slots: u32, jobs: u64) -> anyhow::Result<(f64, Round)> {
     let now = Timestamp(1_000_000);
     let spec: JobSpec = serde_json::from_value(spec("x"))?;
-    let jobs = (0..args.jobs).map(|_| (JobId(uuid::Uuid::now_v7()), Arc::new(spec.clone()))).collect();
+    let jobs: Vec<_> = (0..jobs).map(|_| (JobId(uuid::Uuid::now_v7()), Arc::new(spec.clone()))).collect();
+    let waiting = jobs.len() as u64;
     let mut state = State::default();
     let namespace = "bench".parse()?;
     let mut commands = vec![Command::SubmitJobs { namespace, origin: Origin::default(), jobs }];
-    for (number, zone) in zones.iter().cycle().take(args.hosts as usize).enumerate() {
+    for (number, zone) in zones.iter().cycle().take(hosts as usize).enumerate() {
         let name = format!("bench-{number}");
         commands.push(Command::AdmitExecutor(Registration {
             id: ExecutorId(uuid::Uuid::now_v7()),
             name: name.parse()?,
             zone: zone.clone(),
             host: name,
-            capacity: Capacity { cpu_millis: 64_000, memory_bytes: 256 << 30, slots: 4_096 },
+            capacity: Capacity { slots, ..CAPACITY },
             labels: [("bench".into(), "x".into())].into(),
             drivers: vec![DriverKind::Process],
             version: String::new(),
@@ -151,12 +182,18 @@ fn core_alone(zones: &[Zone], args: &PlacementArgs) -> anyhow::Result<f64> {
     };
     commands.into_iter().try_for_each(|command| act(&mut state, command))?;
     let begun = Instant::now();
-    let mut placed = 0;
+    let (mut placed, mut rounds) = (0, Vec::new());
     loop {
+        let round_begun = Instant::now();
         let round = plan(&state, &Hints::default(), now, PLACEMENTS_PER_ROUND_MAX);
+        let took_ms = round_begun.elapsed().as_secs_f64() * 1e3;
         if round.proposals.is_empty() {
-            return Ok(placed as f64 / begun.elapsed().as_secs_f64());
+            let per_second = placed as f64 / begun.elapsed().as_secs_f64();
+            let (mean_ms, worst_ms) =
+                (rounds.iter().sum::<f64>() / rounds.len().max(1) as f64, rounds.iter().copied().fold(0.0, f64::max));
+            return Ok((per_second, Round { hosts, waiting, mean_ms, worst_ms, full_ms: took_ms }));
         }
+        rounds.push(took_ms);
         placed += round.proposals.len();
         for one in round.proposals {
             act(&mut state, Command::PlaceJob { job: one.job, attempt: one.attempt, executor: one.executor })?;

@@ -81,6 +81,9 @@ pub struct SpecArgs {
     /// How urgent it is in its queue, from 0 to 100 [default: 50]
     #[arg(long, value_name = "NUMBER")]
     priority: Option<u32>,
+    /// Give way to jobs of a higher priority that find no room, and go on from the last checkpoint later
+    #[arg(long)]
+    preemptible: bool,
     /// A key, and how many jobs with this key may run at once
     #[arg(long, value_parser = parse_concurrency, value_name = "KEY=NUMBER")]
     concurrency: Option<Concurrency>,
@@ -144,6 +147,7 @@ impl SpecArgs {
             || self.exclusive
             || self.queue.is_some()
             || self.priority.is_some()
+            || self.preemptible
             || self.concurrency.is_some()
             || !self.label.is_empty()
     }
@@ -196,6 +200,7 @@ impl SpecArgs {
         if let Some(priority) = self.priority {
             spec.priority = Priority(priority);
         }
+        spec.preemptible |= self.preemptible;
         if let Some(concurrency) = &self.concurrency {
             spec.concurrency = Some(Box::new(concurrency.clone()));
         }
@@ -342,6 +347,7 @@ mod tests {
             "mail",
             "--priority",
             "80",
+            "--preemptible",
             "--concurrency",
             "customer=42=1",
             "--label",
@@ -369,6 +375,7 @@ mod tests {
                 "labels": {"team": "data"},
                 "queue": "mail",
                 "priority": 80,
+                "preemptible": true,
                 "concurrency": {"key": "customer=42", "limit": 1},
             })
         );

@@ -16,6 +16,7 @@ use outlive_schemas::id::{CheckpointNumber, ExecutorId, JobId};
 use outlive_schemas::job::JobKind;
 use outlive_schemas::limits;
 use outlive_schemas::message::{Ended, News, Outcome, Released, Report};
+use outlive_schemas::queue::JobPreempted;
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::Status;
 
@@ -171,6 +172,8 @@ fn ended(id: JobId, job: &Job, ended: Ended, happened: Timestamp, now: Timestamp
 /// two; and its end is nobody's fault, so there is no delay, and no failure is counted.
 fn released(id: JobId, job: &Job, released: Released, happened: Timestamp, now: Timestamp) -> Vec<Envelope> {
     let Released { cause, checkpoint, fault } = released;
+    // While its version is changed it is that which goes on.
+    let gives_way = cause == Cause::Preemption && matches!(job.status, Status::Starting | Status::Running);
     let mut events = match checkpoint {
         Some(taken) => self::checkpoint(id, job, taken, now, now),
         None => Vec::new(),
@@ -178,16 +181,22 @@ fn released(id: JobId, job: &Job, released: Released, happened: Timestamp, now: 
     let what = match cause {
         Cause::HostDegraded => "moved off a host that is not well",
         Cause::Drain => "moved off an executor that is drained",
+        Cause::Preemption => "gave way to a job of a higher priority",
         _ => "given back",
     };
     let reason = match fault {
         None => what.into(),
         Some(fault) => format_compact!("{what}, without a last checkpoint: {fault}"),
     };
+    if gives_way {
+        let preempted = JobPreempted { job: id, attempt: job.attempt, reason: bounded(reason), ended_at: happened };
+        events.extend(fact(now, Event::JobPreempted(preempted)));
+        return events;
+    }
     let restarting = JobRestarting {
         job: id,
         attempt: job.attempt,
-        cause,
+        cause: if cause == Cause::Preemption { Cause::Drain } else { cause },
         reason: bounded(reason),
         exit_code: None,
         failures: job.failures,

@@ -1,11 +1,12 @@
 //! What becomes of queues, and what they are given.
 
-use super::Applied;
+use super::{Applied, change, release, same_attempt};
 use crate::queue::{Queue, QueueId, Turn};
 use crate::state::State;
-use outlive_schemas::id::JobId;
-use outlive_schemas::queue::{QueueDeleted, QueuePut};
+use outlive_schemas::id::{JobId, Sequence};
+use outlive_schemas::queue::{JobPreempted, QueueDeleted, QueuePut};
 use outlive_schemas::time::Timestamp;
+use outlive_schemas::view::Status;
 
 /// What was started under the rate before still counts. Without a rate nothing is counted.
 pub(super) fn put(state: &mut State, e: &QueuePut) -> Applied {
@@ -38,4 +39,19 @@ pub(super) fn started(state: &mut State, at: Timestamp, id: JobId) {
     if job.turn() == Turn::Waiting {
         state.turns.note(&id, weight);
     }
+}
+
+/// No loss, so nothing is recovered: it takes its turn among those that wait.
+pub(super) fn preempted(state: &mut State, seq: Sequence, at: Timestamp, e: &JobPreempted) -> Applied {
+    let job = state.jobs.get_mut(&e.job).ok_or("there is no such job")?;
+    same_attempt(job, e.attempt)?;
+    release(&mut state.executors, &mut state.index, e.job, job);
+    change(state, e.job, seq, |job| {
+        job.status = Status::Pending;
+        job.reason = Some(e.reason.clone());
+        job.exit_code = None;
+        job.restarts += 1;
+        job.ready_at = at;
+        Ok(())
+    })
 }

@@ -36,7 +36,7 @@ pub fn fits(shape: &Shape, executor: &Registration, free: &Capacity) -> Result<(
 }
 
 /// Whether it could take the job if it had room.
-pub(super) fn suits(shape: &Shape, executor: &Registration) -> Result<(), Infeasible> {
+pub(crate) fn suits(shape: &Shape, executor: &Registration) -> Result<(), Infeasible> {
     if !executor.drivers.contains(&shape.driver) {
         return Err(Infeasible::Driver);
     }

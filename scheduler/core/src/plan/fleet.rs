@@ -51,6 +51,9 @@ impl<'a> Fleet<'a> {
             let (capacity, free) = (executor.registration.capacity, executor.free());
             let mut load = Load::default();
             load.add(&capacity, &free);
+            // What is kept for some is not there for others.
+            let kept = hints.reserved.iter().filter(|(_, on)| **on == id).filter_map(|(job, _)| state.jobs.get(job));
+            let free = kept.fold(free, |free, job| free.less(&job.need()));
             fleet.zones[zone].add(&capacity, &free);
             fleet.capacity += capacity;
             fleet.hosts.push(Host { id, executor, free, load, zone });
@@ -108,6 +111,12 @@ impl<'a> Fleet<'a> {
             }
         }
         best.map(|(.., number)| number)
+    }
+
+    /// Whether an executor has the room now that is kept for a job of this shape; it has been taken off already.
+    pub fn takes_reserved(&self, executor: ExecutorId, shape: &Shape) -> bool {
+        let found = self.hosts.iter().find(|host| host.id == executor);
+        found.is_some_and(|host| feasible::fits(shape, &host.executor.registration, &host.executor.free()).is_ok())
     }
 
     pub fn id(&self, host: usize) -> ExecutorId {

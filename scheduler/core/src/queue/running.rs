@@ -2,17 +2,20 @@
 //! from the jobs.
 
 use super::QueueId;
+use crate::state::Job;
 use compact_str::CompactString;
 use outlive_schemas::executor::Capacity;
-use outlive_schemas::id::Namespace;
-use outlive_schemas::job::JobSpec;
-use std::collections::BTreeMap;
+use outlive_schemas::id::{JobId, Namespace};
+use outlive_schemas::queue::Priority;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Running {
     queues: BTreeMap<QueueId, Held>,
     /// Keys are a namespace's, whatever queues their jobs are in.
     keys: BTreeMap<(Namespace, CompactString), u32>,
+    /// Jobs that give way to more urgent ones.
+    yielding: BTreeSet<(Priority, JobId)>,
 }
 
 /// What a queue's jobs hold.
@@ -40,7 +43,16 @@ impl Running {
         self.keys.get(&(namespace.clone(), key.clone())).copied().unwrap_or_default()
     }
 
-    pub(crate) fn up(&mut self, namespace: &Namespace, spec: &JobSpec, need: Capacity) {
+    /// Jobs that give way to more urgent ones, the least urgent first.
+    pub fn yielding(&self) -> impl Iterator<Item = (Priority, JobId)> + '_ {
+        self.yielding.iter().copied()
+    }
+
+    pub(crate) fn up(&mut self, id: JobId, job: &Job) {
+        let (namespace, spec, need) = (&job.namespace, &job.spec, job.need());
+        if spec.preemptible {
+            self.yielding.insert((spec.priority, id));
+        }
         let held = self.queues.entry(QueueId(namespace.clone(), spec.queue.clone())).or_default();
         held.jobs += 1;
         held.taken += need;
@@ -50,7 +62,11 @@ impl Running {
         }
     }
 
-    pub(crate) fn down(&mut self, namespace: &Namespace, spec: &JobSpec, need: Capacity) {
+    pub(crate) fn down(&mut self, id: JobId, job: &Job) {
+        let (namespace, spec, need) = (&job.namespace, &job.spec, job.need());
+        if spec.preemptible {
+            self.yielding.remove(&(spec.priority, id));
+        }
         let id = QueueId(namespace.clone(), spec.queue.clone());
         let Some(held) = self.queues.get_mut(&id) else { return };
         held.jobs -= 1;

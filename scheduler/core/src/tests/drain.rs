@@ -43,7 +43,7 @@ fn zone_draining(name: &str, deadline: Timestamp) -> Event {
 /// Who is to give back what, and for which cause.
 fn ordered(scene: &Scene, degraded: &[ExecutorId]) -> Vec<(ExecutorId, JobId, Cause)> {
     let degraded: BTreeSet<ExecutorId> = degraded.iter().copied().collect();
-    let hints = Hints { avoid: degraded.clone() };
+    let hints = Hints { avoid: degraded.clone(), ..Hints::default() };
     let orders = releases(&scene.state, &degraded, &hints, scene.time());
     orders.into_iter().map(|(executor, order)| (executor, order.job, order.cause)).collect()
 }

@@ -93,7 +93,7 @@ fn each_resource_can_run_out() {
 #[test]
 fn avoided_executors_get_nothing() {
     let scene = given([joined(A), joined(B)]).and(waiting([batch(), batch()]));
-    let hints = Hints { avoid: [A].into() };
+    let hints = Hints { avoid: [A].into(), ..Hints::default() };
     let plan = plan(&scene.state, &hints, T0, 1_000);
     assert!(plan.proposals.len() == 2 && plan.proposals.iter().all(|p| p.executor == B));
 }

@@ -139,6 +139,10 @@ pub trait Words: Sized {
         self.with(|spec| spec.priority = Priority(priority))
     }
 
+    fn yielding(self) -> JobSpec {
+        self.with(|spec| spec.preemptible = true)
+    }
+
     fn keyed(self, key: &str, limit: u32) -> JobSpec {
         self.with(|spec| spec.concurrency = Some(Box::new(Concurrency { key: key.into(), limit })))
     }

@@ -37,7 +37,7 @@ fn every_executor_says_what_it_has_against_the_job() {
     let hdd = |r: &mut Registration| drop(r.labels.insert("disk".into(), "hdd".into()));
     let scene = given([like(A, small), joined(A2), like(B, hdd), joined(B2), joined(C), lost(C)]);
     let scene = scene.and([submitted(job(1), batch().needing(500, 64).labelled("disk", "ssd").in_zones(&["a", "b"]))]);
-    let hints = Hints { avoid: [B2].into() };
+    let hints = Hints { avoid: [B2].into(), ..Hints::default() };
     let why = scene.why_with(1, &hints);
     assert_eq!(why.status, Status::Pending);
     assert_eq!(why.summary, "it waits for room: none of the 4 executors can take it");
@@ -155,7 +155,7 @@ fn the_planner_and_why_agree_for_every_executor() {
         for (&id, executor) in &scene.state.executors {
             // Only this one is left: does the planner take it?
             let avoid = scene.state.executors.keys().copied().filter(|other| *other != id).collect();
-            let taken = !plan(&scene.state, &Hints { avoid }, T0, 10).proposals.is_empty();
+            let taken = !plan(&scene.state, &Hints { avoid, ..Hints::default() }, T0, 10).proposals.is_empty();
             let given = why.reasons.iter().find(|r| r.executor == executor.registration.name);
             assert_eq!(taken, given.is_none(), "{spec:?} on {}", executor.registration.name);
             let refused = feasible::fits(&Shape::of(&spec), &executor.registration, &executor.free()).err();
