@@ -3,13 +3,13 @@
 use crate::event::{Cause, Facts, HistoryEvent};
 use crate::executor::Capacity;
 use crate::id::{
-    Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, JobName, JobVersion, Namespace, SchedulerName,
-    Sequence, Term, Zone,
+    Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, JobName, JobVersion, Namespace, QueueName,
+    SchedulerName, Sequence, Term, Zone,
 };
 use crate::job::{JobKind, Labels};
 use crate::message::LogEntry;
 use crate::payload::Payload;
-use crate::queue::InQueue;
+use crate::queue::{InQueue, Priority};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -116,6 +116,10 @@ pub struct JobView {
     pub exit_code: Option<i32>,
     pub result: Option<Payload>,
     pub labels: Labels,
+    #[serde(default)]
+    pub queue: QueueName,
+    #[serde(default)]
+    pub priority: Priority,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

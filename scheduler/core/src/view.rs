@@ -61,6 +61,8 @@ pub fn job(id: JobId, job: &Job, now: Timestamp) -> JobView {
         exit_code: job.exit_code,
         result: job.result.clone(),
         labels: job.spec.labels.clone(),
+        queue: job.spec.queue.clone(),
+        priority: job.spec.priority,
     }
 }
 

@@ -4,6 +4,7 @@ use crate::human::{relative, rough, size};
 use crate::output::{Details, status};
 use outlive_schemas::job::JobKind;
 use outlive_schemas::payload::Payload;
+use outlive_schemas::queue::Priority;
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::{CheckpointView, JobView, RecoveryView, Status};
 
@@ -21,6 +22,9 @@ pub fn details(job: &JobView, now: Timestamp) -> Details {
     details.cell("Status", status(job.status));
     details.maybe("Reason", job.reason.as_ref());
     details.maybe("Next try", job.next_try_at.map(when));
+    if !job.queue.is_default() || job.priority != Priority::default() {
+        details.line("Queue", format!("{}, priority {}", job.queue, job.priority.0));
+    }
     details.line("Attempt", job.attempt);
     details.line("Restarts", job.restarts);
     details.maybe("Executor", job.executor.as_ref());
