@@ -162,7 +162,7 @@ impl<'a> Round<'a> {
                 let with = job.spec.concurrency.as_deref();
                 with.is_some_and(|with| key_hold(with, *self.keys.running(&of.0, &with.key)).is_some())
             };
-            if is_held || !self.fleet.takes_reserved(executor, &Shape::of(&job.spec)) {
+            if is_held || !self.fleet.take_kept(executor, &Shape::of(&job.spec)) {
                 continue;
             }
             self.plan.proposals.push(Proposal { job: id, attempt: job.attempt.next(), executor });

@@ -117,3 +117,71 @@ impl Started {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outlive_core::fold::fold;
+    use outlive_schemas::event::{JobPlaced, JobSubmitted};
+    use outlive_schemas::executor::{Capacity, DriverKind, Registration};
+    use outlive_schemas::id::{Attempt, ExecutorId, Namespace, Sequence};
+    use outlive_schemas::job::{Driver, NoopSpec};
+    use outlive_schemas::queue::QueuePut;
+    use std::sync::Arc;
+
+    fn job(number: u128) -> JobId {
+        JobId(uuid::Uuid::from_u128(number))
+    }
+
+    /// What the checker says of placements of jobs 1, 2, 3… a second apart, with one queue set up like this.
+    fn placed(settings: QueueSettings, spec: &JobSpec) -> Vec<Result<(), String>> {
+        let (namespace, executor): (Namespace, _) = ("default".parse().unwrap(), ExecutorId(uuid::Uuid::nil()));
+        let registration = Registration {
+            id: executor,
+            name: "e".parse().unwrap(),
+            zone: "a".parse().unwrap(),
+            host: String::new(),
+            capacity: Capacity { cpu_millis: 1_000, memory_bytes: 1 << 40, slots: 100 },
+            labels: Default::default(),
+            drivers: vec![DriverKind::Noop],
+            version: String::new(),
+        };
+        let put = QueuePut { namespace: namespace.clone(), name: QueueName::default(), settings };
+        let mut events = vec![Event::ExecutorJoined(registration), Event::QueuePut(put)];
+        events.extend((1..=3).map(|number| {
+            let (namespace, spec) = (namespace.clone(), Arc::new(spec.clone()));
+            Event::JobSubmitted(JobSubmitted { job: job(number), namespace, request_id: None, spec })
+        }));
+        events.extend((1..=3).map(|number| {
+            let (name, zone) = ("e".parse().unwrap(), "a".parse().unwrap());
+            Event::JobPlaced(JobPlaced { job: job(number), attempt: Attempt(1), executor, name, zone, restore: None })
+        }));
+        let (mut state, mut started, mut said) = (State::default(), Started::default(), Vec::new());
+        for (second, event) in events.into_iter().enumerate() {
+            let at = Timestamp(1_000_000 + second as u64 * 1_000);
+            let envelope = Envelope { at, by: None, event };
+            let result = started.before(&state, &envelope);
+            if let Event::JobPlaced(_) = envelope.event {
+                said.push(result);
+            }
+            fold(&mut state, Sequence(second as u64 + 1), &envelope).unwrap();
+        }
+        said
+    }
+
+    /// A checker that finds nothing where something is wrong would be worse than none.
+    #[test]
+    fn what_is_started_beyond_a_cap_a_rate_or_a_pause_is_found() {
+        let plain = JobSpec::new(Driver::Noop(NoopSpec {}));
+        let found = |settings, spec: &JobSpec| placed(settings, spec).iter().map(Result::is_err).collect::<Vec<_>>();
+        let settings = QueueSettings::default();
+        assert_eq!(found(settings, &plain), [false; 3]);
+        assert_eq!(found(QueueSettings { concurrency: Some(2), ..settings }, &plain), [false, false, true]);
+        assert_eq!(found(QueueSettings { paused: true, ..settings }, &plain), [true; 3]);
+        let rate = |limit, per| Some(Rate { limit, per: Millis(per) });
+        assert_eq!(found(QueueSettings { rate: rate(1, 1_001), ..settings }, &plain), [false, true, true]);
+        assert_eq!(found(QueueSettings { rate: rate(1, 1_000), ..settings }, &plain), [false; 3]);
+        let keyed = JobSpec { concurrency: Some(Box::new(Concurrency { key: "k".into(), limit: 1 })), ..plain };
+        assert_eq!(found(settings, &keyed), [false, true, true]);
+    }
+}

@@ -19,6 +19,8 @@ struct Host<'a> {
     executor: &'a Executor,
     free: Capacity,
     load: Load,
+    /// What it had kept, and has given to those for whom it was.
+    given: Capacity,
     /// Its place among the zones.
     zone: usize,
 }
@@ -56,7 +58,7 @@ impl<'a> Fleet<'a> {
             let free = kept.fold(free, |free, job| free.less(&job.need()));
             fleet.zones[zone].add(&capacity, &free);
             fleet.capacity += capacity;
-            fleet.hosts.push(Host { id, executor, free, load, zone });
+            fleet.hosts.push(Host { id, executor, free, load, given: Capacity::default(), zone });
         }
         fleet
     }
@@ -113,10 +115,16 @@ impl<'a> Fleet<'a> {
         best.map(|(.., number)| number)
     }
 
-    /// Whether an executor has the room now that is kept for a job of this shape; it has been taken off already.
-    pub fn takes_reserved(&self, executor: ExecutorId, shape: &Shape) -> bool {
-        let found = self.hosts.iter().find(|host| host.id == executor);
-        found.is_some_and(|host| feasible::fits(shape, &host.executor.registration, &host.executor.free()).is_ok())
+    /// Gives a job of this shape the room that is kept for it on an executor, if it is there by now. What is kept has
+    /// been taken off what is free already.
+    pub fn take_kept(&mut self, executor: ExecutorId, shape: &Shape) -> bool {
+        let Some(host) = self.hosts.iter_mut().find(|host| host.id == executor) else { return false };
+        let free = host.executor.free().less(&host.given);
+        let fits = feasible::fits(shape, &host.executor.registration, &free).is_ok();
+        if fits {
+            host.given += shape.need;
+        }
+        fits
     }
 
     pub fn id(&self, host: usize) -> ExecutorId {

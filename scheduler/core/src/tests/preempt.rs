@@ -164,3 +164,17 @@ fn what_was_not_stored_goes_on_and_what_is_changed_goes_on_with_that() {
     let scene = scene.when(report(A, job(1), 1, gave_way(3))).happened().0;
     assert_ne!(scene.job(job(1)).status, Status::Pending);
 }
+
+#[test]
+fn room_that_is_kept_is_given_once_and_to_nobody_else() {
+    let most = || service().needing(600, 64);
+    let scene = given([joined(A)]).and((1..=3).map(|number| submitted(job(number), most())));
+    let kept = |jobs: &[u64]| Hints { reserved: jobs.iter().map(|n| (job(*n), A)).collect(), ..Hints::default() };
+    let planned = |hints: &Hints| {
+        plan(&scene.state, hints, scene.time(), 100).proposals.iter().map(|p| p.job).collect::<Vec<_>>()
+    };
+    assert_eq!(planned(&kept(&[2, 3])), [job(2)]);
+    // What is kept for one that its queue holds, or that is over, is not given to it; and to nobody else.
+    let scene = scene.and([queue_put("default", |q| q.paused = true)]);
+    assert!(plan(&scene.state, &kept(&[2]), scene.time(), 100).proposals.is_empty());
+}
