@@ -31,6 +31,7 @@ pub fn variables(assignment: &Assignment, place: &Place, directory: &AttemptDire
         ("OUTLIVE_STATE_DIR", shown(&directory.state())),
         ("OUTLIVE_RESTORED_CHECKPOINT", restored),
         ("OUTLIVE_INPUT", shown(&directory.input())),
+        ("OUTLIVE_INPUTS", shown(&directory.inputs())),
         ("OUTLIVE_RESULT", shown(&directory.result())),
     ];
     let ours = ours.into_iter().map(|(name, value)| (name.to_owned(), value));
@@ -72,7 +73,7 @@ mod tests {
         assert_eq!(all["OUTLIVE_ATTEMPT"], given.attempt.to_string());
         assert_eq!(all["OUTLIVE_STATE_DIR"], format!("/data/attempts/{}-{}/state", given.job, given.attempt));
         assert_eq!(all["OUTLIVE_RESTORED_CHECKPOINT"], "");
-        assert_eq!(all.keys().filter(|name| name.starts_with("OUTLIVE_")).count(), 11);
+        assert_eq!(all.keys().filter(|name| name.starts_with("OUTLIVE_")).count(), 12);
 
         assert!(!all.contains_key("TRACEPARENT"));
         let span = outlive_schemas::trace::TraceContext { trace: 7, span: 9, sampled: true };

@@ -120,6 +120,8 @@ pub fn assignment(id: JobId, job: &Job) -> Option<(ExecutorId, Assignment)> {
         restore: job.restorable(),
         retained: referenced::manifests(job),
         spec: job.spec.clone(),
+        // Others have nowhere to find them.
+        inputs: if job.spec.keeps_state() { job.input_files() } else { Vec::new() },
         trace: None,
     };
     Some((placed.executor, assignment))
@@ -150,7 +152,8 @@ fn assignment_bytes(assignment: &Assignment) -> usize {
     let input = assignment.spec.input.as_ref().map_or(0, |payload| payload.0.len());
     let labels: usize = assignment.spec.labels.iter().map(|(k, v)| k.len() + v.len() + 8).sum();
     let retained = assignment.retained.len() * 40;
-    1_024 + driver + input + labels + retained
+    let inputs: usize = assignment.inputs.iter().map(|file| file.content.0.len() + 96).sum();
+    1_024 + driver + input + labels + retained + inputs
 }
 
 fn in_messages<T>(items: Vec<T>, bytes_of: impl Fn(&T) -> usize) -> Vec<Vec<T>> {

@@ -3,6 +3,7 @@
 //! Whatever leaves as an answer or an order rests on commits that are durable; the journal sees to it.
 
 mod fleet;
+mod follow;
 mod life;
 mod queue;
 mod many;
@@ -351,6 +352,7 @@ impl Leader {
         for command in timer::due(self.state(), now, limits::PLACEMENTS_PER_ROUND_MAX) {
             self.own(command, now, out);
         }
+        self.follow(now, out);
         self.place(now, out);
         self.expire(now, out);
         self.erase_remains(now, out);

@@ -173,6 +173,10 @@ pub enum Command {
         attempt: Attempt,
         cause: Cause,
     },
+    /// A job whose dependencies are decided: it may be placed, or is over.
+    SettleDependencies {
+        job: JobId,
+    },
     PlaceJob {
         job: JobId,
         attempt: Attempt,

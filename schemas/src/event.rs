@@ -6,6 +6,7 @@
 
 use crate::checkpoint::Taken;
 use crate::command::{LossReason, Stop};
+use crate::depend::{DependenciesMet, JobDepends};
 use crate::executor::{Capacity, DriverKind, Registration};
 use crate::id::{
     Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, Namespace, SchedulerName, Sequence, Term, Zone,
@@ -77,6 +78,12 @@ pub enum Event {
     /// → pending.
     #[serde(rename = "job_submitted/1")]
     JobSubmitted(JobSubmitted),
+    /// pending: no change of status. It waits for others.
+    #[serde(rename = "job_depends/1")]
+    JobDepends(JobDepends),
+    /// pending: no change of status. It waits for nothing but room now.
+    #[serde(rename = "dependencies_met/1")]
+    DependenciesMet(DependenciesMet),
     /// pending, restarting → starting.
     #[serde(rename = "job_placed/1")]
     JobPlaced(JobPlaced),
@@ -445,6 +452,8 @@ impl Event {
             Event::ZoneLost(_) => "zone_lost",
             Event::ZoneSteady(_) => "zone_steady",
             Event::JobSubmitted(_) => "job_submitted",
+            Event::JobDepends(_) => "job_depends",
+            Event::DependenciesMet(_) => "dependencies_met",
             Event::JobPlaced(_) => "job_placed",
             Event::AttemptStarted(_) => "attempt_started",
             Event::JobRestarting(_) => "job_restarting",
@@ -498,6 +507,8 @@ impl Event {
             | Event::QueuePut(_)
             | Event::QueueDeleted(_) => None,
             Event::JobSubmitted(e) => Some(e.job),
+            Event::JobDepends(e) => Some(e.job),
+            Event::DependenciesMet(e) => Some(e.job),
             Event::JobPlaced(e) => Some(e.job),
             Event::AttemptStarted(e) => Some(e.job),
             Event::JobRestarting(e) => Some(e.job),
@@ -592,7 +603,8 @@ impl Event {
             }),
             Event::CancelRequested(e) => json!({"how": e.how}),
             Event::DeadlinePassed(e) => json!({"deadline": e.deadline, "due_at": e.due_at}),
-            Event::JobRetried(_) | Event::JobDeleted(_) | Event::JobErased(_) => json!({}),
+            Event::JobRetried(_) | Event::JobDeleted(_) | Event::JobErased(_) | Event::DependenciesMet(_) => json!({}),
+            Event::JobDepends(e) => json!({"parents": e.parents}),
             Event::LossAccepted(e) => json!({"log_end": e.log_end, "witnessed": e.witnessed}),
             Event::CollectionHeld(e) => json!({"until": e.until}),
             Event::CheckpointCompleted(e) => json!({

@@ -1,5 +1,6 @@
 //! A job's specification: what a user asks for, and what is said where they are silent.
 
+use crate::depend::{self, Dependency};
 use crate::error::{ErrorCode, Rejection};
 use crate::id::{JobName, QueueName, Zone};
 use crate::limits;
@@ -58,6 +59,9 @@ pub struct JobSpec {
     pub preemptible: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<Box<Concurrency>>,
+    /// Jobs that have to end before this one begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<Dependency>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -249,6 +253,7 @@ impl JobSpec {
             priority: Priority::default(),
             preemptible: false,
             concurrency: None,
+            depends_on: Vec::new(),
         }
     }
 
@@ -294,6 +299,7 @@ impl JobSpec {
         at_most("placement.zones", "zones", self.placement.zones.len(), limits::PLACEMENT_ZONES_MAX)?;
         validate_labels("placement.labels", &self.placement.labels)?;
         validate_labels("labels", &self.labels)?;
+        depend::validate(&self.depends_on)?;
         self.checkpoint.validate()?;
         self.restart.validate()?;
         if let Some(timeout) = self.timeout {

@@ -10,6 +10,7 @@ pub mod payload;
 pub mod size;
 pub mod job;
 pub mod queue;
+pub mod depend;
 pub mod error;
 pub mod trace;
 pub mod request;

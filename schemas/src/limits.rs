@@ -30,6 +30,11 @@ pub const ENV_BYTES_MAX: usize = 128 * 1024;
 pub const LABELS_MAX: usize = 64;
 pub const LABEL_BYTES_MAX: usize = 128;
 pub const PLACEMENT_ZONES_MAX: usize = 64;
+/// Jobs that one job waits for. A graph that is wider has room for a job in between.
+pub const DEPENDENCIES_MAX: usize = 1_000;
+/// What the results that reach one job may have together. With its specification they have to fit one order to an
+/// executor.
+pub const INPUTS_BYTES_MAX: usize = 384 * 1024;
 
 /// Snapshots of one job that users have asked for (contract). Each takes some 300 bytes of the scheduler's memory.
 pub const SNAPSHOTS_PER_JOB_MAX: usize = 1_000;

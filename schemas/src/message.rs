@@ -6,6 +6,7 @@
 
 use crate::checkpoint::{BlobName, CheckpointRef, Taken};
 use crate::command::Stop;
+use crate::depend::InputFile;
 use crate::event::Cause;
 use crate::id::{
     Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, JobName, JobVersion, Namespace, SchedulerName,
@@ -178,6 +179,9 @@ pub struct Assignment {
     #[serde(default)]
     pub retained: Vec<BlobName>,
     pub spec: Arc<JobSpec>,
+    /// The results of the jobs that it waited for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputFile>,
     /// The span that it belongs to, where its job is traced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use outlive_schemas::checkpoint::{BlobName, Checkpoint, Taken};
 use outlive_schemas::codec::{pack, unpack};
 use outlive_schemas::command::{LossReason, Stop};
+use outlive_schemas::depend::{Condition, DependenciesMet, Dependency, JobDepends};
 use outlive_schemas::event::*;
 use outlive_schemas::executor::{Capacity, DriverKind, Registration};
 use outlive_schemas::id::*;
@@ -137,6 +138,12 @@ fn bare_spec() -> JobSpec {
         concurrency: None,
         ..JobSpec::new(Driver::Noop(NoopSpec {}))
     }
+}
+
+fn waiting_spec() -> JobSpec {
+    let of = |job: &str, until| Dependency { job: job.parse().expect("a job"), until };
+    let by_id = job().to_string();
+    JobSpec { depends_on: vec![of("extract", Condition::Succeeded), of(&by_id, Condition::Finished)], ..bare_spec() }
 }
 
 /// `max_attempts: null` is not the same as none given.
@@ -315,6 +322,7 @@ fn expected() -> BTreeMap<&'static str, Vec<Event>> {
     .chain(expected_of_life())
     .chain(expected_of_queues())
     .chain(expected_of_time())
+    .chain(expected_of_dependencies())
     .collect()
 }
 
@@ -348,6 +356,7 @@ fn later_fields() -> Vec<(&'static str, JobSpec)> {
     vec![
         ("queue", JobSpec { queue, priority: Priority(0), concurrency, ..bare_spec() }),
         ("preemptible", JobSpec { preemptible: true, ..bare_spec() }),
+        ("depends_on", waiting_spec()),
     ]
 }
 
@@ -365,6 +374,13 @@ fn fields_that_came_later_are_read_and_written_as_they_ever_were() {
         assert_eq!(read, expected, "{name} is read as something else than it was");
         assert!(pack(&expected) == bytes, "{name} is written differently");
     }
+}
+
+fn expected_of_dependencies() -> Vec<(&'static str, Vec<Event>)> {
+    vec![
+        ("job_depends/1", vec![Event::JobDepends(JobDepends { job: job(), parents: vec![job(), job()] })]),
+        ("dependencies_met/1", vec![Event::DependenciesMet(DependenciesMet { job: job() })]),
+    ]
 }
 
 fn checkpoint() -> Checkpoint {

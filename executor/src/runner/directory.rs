@@ -4,6 +4,7 @@
 //! data_dir/lock                              held as long as the executor lives
 //! data_dir/attempts/<job>-<attempt>/state/   the job's working directory
 //!                                  /input    what it was given
+//!                                  /inputs/  what jobs that it waited for have left, a file each
 //!                                  /result   what it leaves
 //!                                  /staging/ copies that a checkpoint makes while the job stands still
 //! ```
@@ -14,6 +15,7 @@
 use crate::attempt::ResultFile;
 use crate::error::ExecutorError;
 use compact_str::format_compact;
+use outlive_schemas::depend::InputFile;
 use outlive_schemas::id::{Attempt, JobId};
 use outlive_schemas::limits::RESULT_BYTES_MAX;
 use outlive_schemas::payload::Payload;
@@ -95,6 +97,10 @@ impl AttemptDirectory {
         self.0.join("input")
     }
 
+    pub fn inputs(&self) -> PathBuf {
+        self.0.join("inputs")
+    }
+
     pub fn result(&self) -> PathBuf {
         self.0.join("result")
     }
@@ -103,14 +109,19 @@ impl AttemptDirectory {
         self.0.join("staging")
     }
 
-    /// Makes it anew, with an empty state and the job's input. What an earlier try left is removed.
-    pub fn create(&self, input: Option<&Payload>) -> io::Result<()> {
+    /// Makes it anew, with an empty state, the job's input, and what jobs that it waited for have left. What an earlier
+    /// try left is removed.
+    pub fn create(&self, input: Option<&Payload>, inputs: &[InputFile]) -> io::Result<()> {
         remove(&self.0)?;
-        for directory in [&self.0, &self.state(), &self.staging()] {
+        for directory in [&self.0, &self.state(), &self.staging(), &self.inputs()] {
             make(directory)?;
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(self.input())?;
-        file.write_all(input.map_or(&[], |input| &input.0))
+        write(&self.input(), input.map_or(&[], |input| &input.0))?;
+        for file in inputs {
+            // An id or a name, which its type sees to: no separator, no dot, and no more than a file's name may have.
+            write(&self.inputs().join(file.name.to_string()), &file.content.0)?;
+        }
+        Ok(())
     }
 
     /// Reads what the job left as its result. It is a file of its own making, so it may be anything.
@@ -154,6 +165,11 @@ impl AttemptDirectory {
     pub fn remove(&self) -> io::Result<()> {
         remove_patiently(&self.0)
     }
+}
+
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
+    file.write_all(content)
 }
 
 fn refused(reason: &'static str) -> ResultFile {
@@ -226,8 +242,10 @@ mod tests {
         let path = place.path().join("new/data");
         let first = DataDirectory::take(&path).expect("free");
         let attempt = attempt_in(first.path());
-        attempt.create(Some(&Payload::from("hello"))).expect("made");
+        let left = InputFile { name: "extract".parse().expect("a name"), content: Payload::from("rows") };
+        attempt.create(Some(&Payload::from("hello")), &[left]).expect("made");
         assert_eq!(std::fs::read(attempt.input()).expect("input"), b"hello");
+        assert_eq!(std::fs::read(attempt.inputs().join("extract")).expect("an input"), b"rows");
         assert_eq!(attempt.state().metadata().expect("state").permissions().mode() & 0o777, 0o700);
         // A directory that a job made unwritable does not stay.
         let stubborn = attempt.state().join("stubborn/inner");
@@ -244,7 +262,7 @@ mod tests {
     fn a_result_is_a_plain_file_of_limited_size() {
         let place = tempfile::tempdir().expect("a directory");
         let attempt = attempt_in(place.path());
-        attempt.create(None).expect("made");
+        attempt.create(None, &[]).expect("made");
         assert_eq!(attempt.read_result(), ResultFile::None);
         std::fs::write(attempt.result(), vec![7; RESULT_BYTES_MAX]).expect("written");
         assert_eq!(attempt.read_result(), ResultFile::Left(Payload(vec![7; RESULT_BYTES_MAX].into())));

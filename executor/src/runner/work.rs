@@ -101,7 +101,8 @@ impl Workshop {
         let _turn = turn(&self.restores).await;
         let key = self.key(assignment).await?;
         let (place, input) = (directory.clone(), assignment.spec.input.clone());
-        let made = blocking(move || place.create(input.as_ref())).await;
+        let inputs = assignment.inputs.clone();
+        let made = blocking(move || place.create(input.as_ref(), &inputs)).await;
         made.map_err(|error| PrepareFault::Local {
             reason: shortened(&format!("the attempt's directory cannot be made: {error}")),
         })?;

@@ -1,6 +1,7 @@
 //! Command and state → events, or a refusal. Nothing is changed here, and nothing waited for.
 
 mod submit;
+mod depend;
 mod stop;
 mod report;
 mod recover;
@@ -82,6 +83,7 @@ fn events_of(state: &State, command: Command, now: Timestamp) -> Result<Vec<Enve
         Command::ImportSnapshot { namespace, origin, job, name, content } => {
             snapshot::import(state, &namespace, origin, &job, name, content, now)
         }
+        Command::SettleDependencies { job } => depend::settle(state, job, now),
         Command::AttendJob { job } => life::attend(state, job, now),
         Command::AbandonAttempt { job, attempt } => stop::abandon(state, job, attempt, now),
         Command::DrainExecutor { origin, executor, deadline } => {

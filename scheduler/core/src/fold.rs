@@ -3,6 +3,7 @@
 //! Folding cannot refuse: what is in the log has happened. An event that does not fit the state means that the log
 //! or this program is broken; the caller stops, and names the sequence.
 
+mod depend;
 mod life;
 mod queue;
 mod snapshot;
@@ -85,6 +86,8 @@ pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(),
             state.collection_held_until = e.until;
             Ok(())
         }
+        Event::JobDepends(e) => depend::declared(state, seq, e),
+        Event::DependenciesMet(e) => depend::met(state, seq, at, e),
         Event::JobPlaced(e) => job_placed(state, seq, at, e),
         Event::AttemptStarted(e) => change(state, e.job, seq, |job| attempt_started(job, e)),
         Event::JobRestarting(e) => job_restarting(state, seq, e),
@@ -248,6 +251,7 @@ fn job_submitted(state: &mut State, seq: Sequence, at: Timestamp, e: &event::Job
         checkpoint_commits: Vec::new(),
         life: None,
         timing: None,
+        depends: None,
     };
     job.ready_at = job.first_due_at();
     match state.jobs.entry(e.job) {
@@ -263,6 +267,7 @@ fn job_deleted(state: &mut State, e: &event::JobDeleted) -> Applied {
     if job.leaves_remains() {
         state.to_erase.insert(e.job, job.namespace.clone());
     }
+    depend::ended(state, e.job);
     remember(state, &job.namespace, e.request_id.as_ref());
     Ok(())
 }
@@ -461,6 +466,7 @@ fn job_finished(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobF
     index.held_bytes = (index.held_bytes - before) + of_life(job);
     // Only now: what the attempt was restored from is part of how a recovery reads.
     release(executors, index, e.job, job);
+    depend::ended(state, e.job);
     Ok(())
 }
 

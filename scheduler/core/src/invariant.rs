@@ -52,6 +52,9 @@ pub fn check(state: &State) -> Result<(), String> {
         {
             return Err(format!("job {id} is placed on {}, which does not hold it", p.executor));
         }
+        if placed && job.awaits_others() {
+            return Err(format!("job {id} is placed, and waits for others"));
+        }
         let is_stopped = matches!(job.change(), Some(Change::Stop { .. }));
         if (job.stop.is_some() || is_stopped) != (job.status == Status::Stopping) {
             return Err(format!("job {id} is {}, which does not go with its order to stop", job.status));

@@ -9,6 +9,7 @@ pub mod counts;
 pub mod state;
 pub mod life;
 pub mod when;
+pub mod depend;
 pub mod decide;
 pub mod fold;
 pub mod timer;

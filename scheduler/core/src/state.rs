@@ -7,6 +7,7 @@
 //! image is a newer version's, and to drop what it says would be to forget what the log has told.
 
 use crate::counts::Counts;
+use crate::depend::Depends;
 use crate::life::{Life, Snapshot};
 use crate::queue::running::Running;
 use crate::queue::share::Turns;
@@ -96,6 +97,10 @@ pub(crate) struct Index {
     pub deadlines: BTreeSet<(Timestamp, JobId)>,
     /// Jobs whose executors are to be told something again and again.
     pub attended: BTreeSet<JobId>,
+    /// Who waits for a job's end.
+    pub children: BTreeMap<JobId, BTreeSet<JobId>>,
+    /// Jobs that have waited for others for as long as they had to.
+    pub decided: BTreeSet<JobId>,
     /// Lost executors that still hold attempts.
     pub to_evict: BTreeSet<ExecutorId>,
     /// Specifications and results held in memory.
@@ -144,6 +149,9 @@ pub struct Job {
     pub life: Option<Box<Life>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timing: Option<Box<Timing>>,
+    /// Other jobs that it waits, or has waited, for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depends: Option<Box<Depends>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,6 +244,9 @@ impl Job {
 
     /// Whether it waits for the planner.
     pub fn is_queued(&self) -> bool {
+        if self.awaits_others() {
+            return false;
+        }
         match self.status {
             Status::Pending | Status::Restarting => true,
             Status::Starting | Status::RollingBack => self.placement.is_none(),
@@ -305,7 +316,8 @@ impl Job {
         let input = self.spec.input.as_ref().map_or(0, |p| p.0.len());
         let result = self.result.as_ref().map_or(0, |p| p.0.len());
         let life = self.life.as_ref().map_or(0, |life| life.held_bytes(self.version));
-        (input + result + spec_bytes(&self.spec)) as u64 + life
+        let depends = self.depends.as_ref().map_or(0, |depends| depends.held_bytes());
+        (input + result + spec_bytes(&self.spec)) as u64 + life + depends
     }
 }
 
@@ -465,6 +477,7 @@ impl State {
             }
             before = Some(&job.spec);
         }
+        crate::depend::share_results(self);
         self.index = self.computed_index();
     }
 
@@ -571,6 +584,12 @@ impl Index {
         if job.is_attended() {
             self.attended.insert(id);
         }
+        for parent in job.awaited() {
+            self.children.entry(parent).or_default().insert(id);
+        }
+        if job.verdict().is_some() {
+            self.decided.insert(id);
+        }
     }
 
     pub fn leave_status(&mut self, id: JobId, job: &Job) {
@@ -603,6 +622,17 @@ impl Index {
             self.deadlines.remove(&(passed.due_at, id));
         }
         self.attended.remove(&id);
+        for parent in job.awaited() {
+            if let Some(children) = self.children.get_mut(&parent) {
+                children.remove(&id);
+                if children.is_empty() {
+                    self.children.remove(&parent);
+                }
+            }
+        }
+        if job.awaits_others() {
+            self.decided.remove(&id);
+        }
     }
 }
 

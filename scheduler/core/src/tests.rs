@@ -6,6 +6,7 @@
 mod scene;
 
 mod submit;
+mod depend;
 mod stop;
 mod delete;
 mod keep;

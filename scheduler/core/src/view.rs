@@ -18,6 +18,9 @@ use std::ops::Bound;
 /// The reason of a job that waits for its `start` (contract).
 const NOT_YET: &str = "not_yet";
 
+/// The `reason` of a job that waits for those that it depends on.
+pub const WAITING_FOR_JOBS: &str = "waiting_for_jobs";
+
 pub fn job(id: JobId, job: &Job, now: Timestamp) -> JobView {
     let shown = !job.is_queued();
     let (executor, zone) = job.last_host.clone().filter(|_| shown).unzip();
@@ -28,7 +31,9 @@ pub fn job(id: JobId, job: &Job, now: Timestamp) -> JobView {
         kind: job.spec.kind,
         version: job.version,
         status: job.status,
-        reason: if job.is_not_yet(now) {
+        reason: if job.awaits_others() {
+            Some(WAITING_FOR_JOBS.to_owned())
+        } else if job.is_not_yet(now) {
             Some(NOT_YET.to_owned())
         } else {
             job.reason.as_ref().map(ToString::to_string)

@@ -33,6 +33,7 @@ pub(super) fn is_for_the_planner(event: &Event) -> bool {
     matches!(
         event,
         Event::JobSubmitted(_)
+            | Event::DependenciesMet(_)
             | Event::JobRestarting(_)
             | Event::JobRetried(_)
             | Event::JobFinished(_)

@@ -15,6 +15,7 @@ use outlive_scheduler::leader::Leader;
 use outlive_schemas::checkpoint::{BlobName, CheckpointRef};
 use outlive_schemas::codec;
 use outlive_schemas::command::LossReason;
+use outlive_schemas::depend::Condition;
 use outlive_schemas::event::{Cause, Envelope, Event};
 use outlive_schemas::id::{Attempt, ExecutorId, JobId, Sequence, Term};
 use outlive_schemas::message::{News, Order, ReportBatch, ToExecutor};
@@ -69,6 +70,8 @@ pub struct Checkers {
     pub acknowledged: Sequence,
     pub promised: BTreeSet<JobId>,
     pub deleted: BTreeSet<JobId>,
+    /// What each job waits for, as it was submitted.
+    parents: BTreeMap<JobId, Vec<(JobId, Condition)>>,
     finished: BTreeMap<JobId, Status>,
     executors: BTreeMap<ExecutorId, Node>,
     /// When a scheduler last heard of an executor.
@@ -102,6 +105,7 @@ impl Checkers {
             acknowledged: Sequence(0),
             promised: BTreeSet::new(),
             deleted: BTreeSet::new(),
+            parents: BTreeMap::new(),
             finished: BTreeMap::new(),
             executors: BTreeMap::new(),
             heard: BTreeMap::new(),
@@ -205,6 +209,22 @@ impl Checkers {
         }
     }
 
+    /// Whether all that a job waits for has ended as it had to.
+    fn may_begin(&self, job: JobId) -> Result<(), String> {
+        for (parent, until) in self.parents.get(&job).into_iter().flatten() {
+            let ended = self.finished.get(parent);
+            let met = match until {
+                Condition::Succeeded => ended == Some(&Status::Succeeded),
+                Condition::Finished => ended.is_some(),
+            };
+            if !met {
+                let (job, parent) = (short(job), short(*parent));
+                return Err(format!("{job} begins, and {parent}, for which it waits, is {ended:?}"));
+            }
+        }
+        Ok(())
+    }
+
     /// What an event says, held against what really happened.
     fn is_true(&mut self, envelope: &Envelope) -> Result<(), String> {
         if let Some(job) = envelope.event.job()
@@ -220,7 +240,13 @@ impl Checkers {
                     return Err(format!("term {} was started after term {before:?}", e.term));
                 }
             }
+            Event::JobDepends(e) => {
+                let spec = self.truth.jobs.get(&e.job).map(|job| job.spec.clone());
+                let until = spec.iter().flat_map(|spec| &spec.depends_on).map(|dependency| dependency.until);
+                self.parents.insert(e.job, e.parents.iter().copied().zip(until).collect());
+            }
             Event::JobPlaced(e) => {
+                self.may_begin(e.job)?;
                 let before = self.truth.jobs.get(&e.job).map(|job| job.attempt).unwrap_or_default();
                 if e.attempt <= before {
                     return Err(format!("attempt {} of {} follows attempt {before}", e.attempt, short(e.job)));
@@ -317,7 +343,8 @@ impl Checkers {
         let last = self.seq;
         self.images.retain(|(seq, ..)| *seq <= last);
         let truth = &self.truth;
-        self.finished.retain(|job, _| truth.jobs.get(job).is_some_and(|job| job.status.is_final()));
+        let deleted = &self.deleted;
+        self.finished.retain(|id, _| truth.jobs.get(id).map_or(deleted.contains(id), |job| job.status.is_final()));
         self.acknowledged = last;
     }
 
@@ -488,6 +515,9 @@ pub fn judged(scheduler: usize, leader: &Leader, env: &mut Env) {
 pub fn starts(job: JobId, attempt: Attempt, restored: Option<u64>, env: &mut Env) {
     if env.checkers.lost_tail.is_some() {
         return;
+    }
+    if let Err(what) = env.checkers.may_begin(job) {
+        env.checkers.fail(what);
     }
     let Some(there) = env.checkers.truth.jobs.get(&job) else { return };
     let before = Attempt(attempt.0.saturating_sub(1));

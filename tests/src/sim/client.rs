@@ -8,8 +8,9 @@ use super::queues;
 use outlive_scheduler::leader::Answer;
 use outlive_scheduler::submission::{Asked, LifeAsked, QueueAsked, Request};
 use outlive_schemas::command::{Origin, Stop};
+use outlive_schemas::depend::{Condition, Dependency};
 use outlive_schemas::error::ErrorCode;
-use outlive_schemas::id::{Attempt, JobId, JobRef, JobVersion, Namespace};
+use outlive_schemas::id::{Attempt, JobId, JobName, JobRef, JobVersion, Namespace};
 use outlive_schemas::job::{Driver, Factor, JobKind, JobSpec, NoopSpec, ProcessSpec};
 use outlive_schemas::life::{RestoreRequest, RollbackRequest, StartRequest, StopRequest, UpdateRequest};
 use outlive_schemas::snapshot::SnapshotRequest;
@@ -148,6 +149,7 @@ impl ClientNode {
             if self.queues {
                 specs.iter_mut().for_each(|spec| queues::say(spec, env));
             }
+            self.relate(&mut specs, env);
             let what = if many > 1 { Asked::SubmitMany(specs) } else { Asked::Submit(Box::new(specs.remove(0))) };
             self.ask(what, env);
         } else if !self.jobs.is_empty() {
@@ -190,6 +192,25 @@ impl ClientNode {
                 LifeAsked::CreateSnapshot(SnapshotRequest { job, name })
             }
         }))
+    }
+
+    /// Some wait for jobs that are there, or for one of the same request.
+    fn relate(&self, specs: &mut [JobSpec], env: &mut Env) {
+        let recent: Vec<JobId> = self.jobs.iter().rev().take(4).copied().collect();
+        let named = JobName::new(&format!("first-of-{}", self.next)).expect("a name");
+        let many = specs.len() > 1;
+        for (position, spec) in specs.iter_mut().enumerate() {
+            let chance = &mut env.chance;
+            if many && position == 0 {
+                spec.name = Some(named.clone());
+            } else if many && chance.per_mille(500) {
+                spec.depends_on.push(Dependency { job: JobRef::Name(named.clone()), until: Condition::Finished });
+            }
+            if !recent.is_empty() && chance.per_mille(250) {
+                let until = if chance.per_mille(500) { Condition::Succeeded } else { Condition::Finished };
+                spec.depends_on.push(Dependency { job: JobRef::Id(chance.one_of(&recent)), until });
+            }
+        }
     }
 
     /// Ends what would never end by itself.

@@ -65,6 +65,9 @@ pub(super) fn stop(
         (Status::Stopping, _) => return Err(in_use(format!("job {id} is being cancelled, and will be over"))),
         (Status::Running, _) => {}
         (status, _) if status.is_final() => return Err(in_use(format!("job {id} is over already: it is {status}"))),
+        _ if job.awaits_others() => {
+            return Err(in_use(format!("job {id} waits for the jobs that it depends on, and does not run: cancel it")));
+        }
         (status, _) if !force => {
             let message = format!(
                 "job {id} is {status}: only a running job can be stopped with a snapshot; with `force` it is stopped \
@@ -216,6 +219,9 @@ pub(super) fn update(state: &State, asked: Update<'_>, now: Timestamp) -> Result
     if spec.name.is_none() {
         spec.name.clone_from(&job.spec.name);
     }
+    if spec.depends_on.is_empty() {
+        spec.depends_on.clone_from(&job.spec.depends_on);
+    }
     spec.validate()?;
     queue::is_there(state, namespace, &spec.queue)?;
     stays_the_same_job(job, &spec)?;
@@ -291,6 +297,10 @@ fn stays_the_same_job(job: &Job, spec: &JobSpec) -> Result<(), Rejection> {
     if spec.name != job.spec.name {
         let given = spec.name.as_ref().map(ToString::to_string).unwrap_or_default();
         return Err(invalid("spec.name", &format!("is `{given}`: a job keeps its name; leave it out")));
+    }
+    if spec.depends_on != job.spec.depends_on {
+        let message = "`spec.depends_on` is another than the job's, which cannot be changed: leave it out";
+        return Err(Rejection::new(ErrorCode::Unsupported, message));
     }
     if spec.kind != job.spec.kind {
         let message = "`spec.kind` is another than the job's: a job stays a batch job or a service; submit a new one";

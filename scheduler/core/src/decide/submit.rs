@@ -40,6 +40,7 @@ pub(super) fn submit(
             }
         }
     }
+    let depends = super::depend::declared(state, &namespace, &jobs)?;
     let Origin { request_id, by } = origin;
     let submitted = jobs.into_iter().map(|(job, spec)| Envelope {
         at: now,
@@ -51,7 +52,9 @@ pub(super) fn submit(
             spec,
         }),
     });
-    Ok(submitted.collect())
+    // Only when all of them are there: they may depend on one another.
+    let depends = depends.into_iter().map(|depends| Envelope { at: now, by: by.clone(), event: Event::JobDepends(depends) });
+    Ok(submitted.chain(depends).collect())
 }
 
 pub(super) fn within_limits(state: &State, more: usize) -> Result<(), Rejection> {

@@ -2,12 +2,14 @@
 
 use super::scene::*;
 use crate::decide::{Refusal, decide};
+use crate::depend;
 use crate::fold::fold;
 use crate::invariant;
 use crate::plan::{Hints, plan};
 use crate::state::State;
 use crate::timer;
 use outlive_schemas::command::{Command, Stop};
+use outlive_schemas::depend::{Condition, Dependency};
 use outlive_schemas::event::Envelope;
 use outlive_schemas::executor::Registration;
 use outlive_schemas::id::{Attempt, ExecutorId, JobId, Sequence};
@@ -125,7 +127,7 @@ fn news() -> impl Strategy<Value = News> {
 fn step() -> impl Strategy<Value = Step> {
     let age = prop_oneof![4 => 0..50_u64, 1 => any::<u64>()];
     prop_oneof![
-        4 => (prop::collection::vec(0..7_u8, 1..4), 0..6_u8, 0..8_u8)
+        4 => (prop::collection::vec(0..11_u8, 1..4), 0..6_u8, 0..8_u8)
             .prop_map(|(kinds, name, request)| Step::Submit { kinds, name, request }),
         2 => (any::<u8>(), any::<bool>()).prop_map(|(job, kill)| Step::Cancel { job, kill }),
         1 => (any::<u8>(), 0..8_u8).prop_map(|(job, request)| Step::Delete { job, request }),
@@ -209,6 +211,7 @@ impl World {
         let request = |number: u8| (number < 5).then(|| format!("r-{number}"));
         match *step {
             Step::Submit { ref kinds, name, request: number } => {
+                let newest: Vec<JobId> = self.state.jobs.keys().rev().take(3).copied().collect();
                 let specs = kinds.iter().enumerate().map(|(position, kind)| {
                     let spec = match kind {
                         0 => noop(),
@@ -223,12 +226,22 @@ impl World {
                             spec.deadline = Some(GiveUp { start_within: None, finish_within: Some(Millis(2_500)) });
                             spec.restart.no_retry_exit_codes.insert(1);
                         }),
+                        8.. => {
+                            // Of a job that is there, or of the first of the same request.
+                            let there = newest.get(*kind as usize - 8);
+                            let parent = there.map_or(format!("name-{name}"), |id| id.to_string());
+                            let until = if kind % 2 == 0 { Condition::Succeeded } else { Condition::Finished };
+                            batch().with(|spec| {
+                                spec.depends_on.push(Dependency { job: parent.parse().unwrap(), until });
+                            })
+                        }
                         _ => batch(),
                     };
                     let named = position == 0 && name < 3;
                     if named { spec.named(&format!("name-{name}")) } else { spec }
                 });
-                let jobs = specs.map(|spec| (self.fresh_id(), spec.into())).collect();
+                let specs: Vec<_> = specs.collect();
+                let jobs = specs.into_iter().map(|spec| (self.fresh_id(), spec.into())).collect();
                 let origin = origin(request(number).as_deref());
                 vec![Command::SubmitJobs { namespace: namespace(), origin, jobs }]
             }
@@ -323,7 +336,11 @@ impl World {
                 }
                 again.into_iter().collect()
             }
-            Step::Due => timer::due(&self.state, self.now, 100),
+            Step::Due => {
+                let mut due = timer::due(&self.state, self.now, 100);
+                due.extend(depend::due(&self.state, 100));
+                due
+            }
             Step::Wait(ms) => {
                 self.now = self.now + Millis(ms);
                 Vec::new()
@@ -476,6 +493,7 @@ proptest! {
         for _ in 0..500 {
             world.now = world.now + Millis(60_000);
             let mut commands = timer::due(&world.state, world.now, 100);
+            commands.extend(depend::due(&world.state, 100));
             for executor in world.state.to_evict().filter_map(|id| world.state.executors.get(&id)) {
                 commands.extend(executor.attempts.iter().map(|job| evict(*job, world.attempt(*job))));
             }
