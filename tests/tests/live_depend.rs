@@ -32,6 +32,16 @@ async fn children_begin_when_their_parents_have_ended_and_find_what_they_left() 
     a_diamond_of_a_thousand(&client).await;
     results_reach_a_child_again_on_another_host(&dev, &client).await;
     children_that_can_never_run(&dev, &client).await;
+    the_readmes_example(&client).await;
+}
+
+async fn the_readmes_example(client: &Client) {
+    let readme = std::fs::read_to_string(outlive_tests::command::repository().join("README.md")).expect("the README");
+    let (_, told) = readme.split_once("## Jobs that wait for others").expect("its section");
+    let (_, example) = told.split_once("```json\n").expect("its example");
+    let (example, _) = example.split_once("```").expect("its end");
+    client.ask("job.submit_many", serde_json::from_str(example).expect("JSON")).await;
+    assert_eq!(ends(client, "load", "succeeded").await["result"], "3 rows");
 }
 
 /// One request, the last job first.
