@@ -99,7 +99,8 @@ mod tests {
             .map(|i| Dependency { job: format!("job-{i}").parse().expect("a name"), until: Condition::Finished })
             .collect();
         assert_eq!(validate(&many).expect_err("too many").code, ErrorCode::LimitExceeded);
-        for text in [r#"[{"job":"../etc"}]"#, r#"[{"job":"a","until":"started"}]"#, r#"[{"job":"a","x":1}]"#, r#"[{}]"#] {
+        for text in [r#"[{"job":"../etc"}]"#, r#"[{"job":"a","until":"started"}]"#, r#"[{"job":"a","x":1}]"#, r#"[{}]"#]
+        {
             assert!(serde_json::from_str::<Vec<Dependency>>(text).is_err(), "{text}");
         }
     }

@@ -54,6 +54,13 @@ impl ParentEnd {
     pub fn of(job: Option<&Job>) -> ParentEnd {
         ParentEnd { status: job.map(|job| job.status), result: job.and_then(|job| job.result.clone()) }
     }
+
+    pub fn meets(&self, until: Condition) -> bool {
+        match until {
+            Condition::Succeeded => self.status == Some(Status::Succeeded),
+            Condition::Finished => self.status.is_some_and(Status::is_final),
+        }
+    }
 }
 
 impl Depends {
@@ -79,7 +86,10 @@ impl Job {
     /// Parents that have not ended, while that matters.
     pub(crate) fn awaited(&self) -> impl Iterator<Item = JobId> + '_ {
         let depends = self.depends.iter().filter(|_| self.awaits_others());
-        depends.flat_map(|depends| depends.parents.iter()).filter(|parent| parent.end.is_none()).map(|parent| parent.job)
+        depends
+            .flat_map(|depends| depends.parents.iter())
+            .filter(|parent| parent.end.is_none())
+            .map(|parent| parent.job)
     }
 
     /// What is to become of it, once that can be said.
@@ -92,7 +102,7 @@ impl Job {
         for (called, until, parent) in self.parents() {
             match &parent.end {
                 None => all = false,
-                Some(end) if end.status == Some(Status::Succeeded) || meets(until, end.status) => {
+                Some(end) if end.meets(until) => {
                     bytes += end.result.as_ref().map_or(0, |result| result.0.len());
                 }
                 Some(end) => {
@@ -143,13 +153,6 @@ impl Job {
         }
         let all = self.depends.as_ref().map_or(0, |depends| depends.parents.len());
         format!("it waits for {} of the {all} jobs that it depends on: {}", open.len(), shown.join(", "))
-    }
-}
-
-fn meets(until: Condition, status: Option<Status>) -> bool {
-    match until {
-        Condition::Succeeded => status == Some(Status::Succeeded),
-        Condition::Finished => status.is_some_and(Status::is_final),
     }
 }
 

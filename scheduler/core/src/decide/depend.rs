@@ -55,7 +55,7 @@ pub(super) fn declared(
                     let is_lost = matches!(job.status, Status::Failed | Status::Cancelled);
                     if is_lost && dependency.until == Condition::Succeeded {
                         let message = format!(
-                            "`{}` is job `{}`, which {} already: submit that again first, or say `\"until\":\"finished\"`",
+                            "`{}` is job `{}`, which {} already: retry it first, or say `\"until\":\"finished\"`",
                             field(i),
                             dependency.job,
                             if job.status == Status::Failed { "failed" } else { "was cancelled" }

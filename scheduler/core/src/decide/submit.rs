@@ -53,7 +53,8 @@ pub(super) fn submit(
         }),
     });
     // Only when all of them are there: they may depend on one another.
-    let depends = depends.into_iter().map(|depends| Envelope { at: now, by: by.clone(), event: Event::JobDepends(depends) });
+    let depends =
+        depends.into_iter().map(|depends| Envelope { at: now, by: by.clone(), event: Event::JobDepends(depends) });
     Ok(submitted.chain(depends).collect())
 }
 

@@ -37,6 +37,22 @@ pub(super) fn met(state: &mut State, seq: Sequence, at: Timestamp, e: &Dependenc
     })
 }
 
+/// What a job that is tried again knows of its parents: those that did not end as they had to are looked at again.
+pub(super) fn renewed(state: &State, id: JobId) -> Option<Box<Depends>> {
+    let job = state.jobs.get(&id)?;
+    let mut depends = job.depends.clone()?;
+    if depends.met {
+        return Some(depends);
+    }
+    for (parent, dependency) in depends.parents.iter_mut().zip(&job.spec.depends_on) {
+        let is_met = parent.end.as_ref().is_some_and(|end| end.meets(dependency.until));
+        if let Some(there) = state.jobs.get(&parent.job).filter(|_| !is_met) {
+            parent.end = there.status.is_final().then(|| ParentEnd::of(Some(&**there)));
+        }
+    }
+    Some(depends)
+}
+
 /// A job is over, or gone: keeps how with everybody who waits for it. Costs by these.
 pub(super) fn ended(state: &mut State, id: JobId) {
     let Some(children) = state.index.children.remove(&id) else { return };

@@ -26,6 +26,7 @@ pub(super) fn deadline_passed(job: &mut Job, at: Timestamp, e: &DeadlinePassed) 
 }
 
 pub(super) fn job_retried(state: &mut State, seq: Sequence, at: Timestamp, e: &JobRetried) -> Applied {
+    let depends = super::depend::renewed(state, e.job);
     let State { jobs, index, .. } = state;
     let job = jobs.get_mut(&e.job).ok_or("there is no such job")?;
     if !matches!(job.status, Status::Failed | Status::Cancelled) || job.attempt != e.attempt {
@@ -34,6 +35,7 @@ pub(super) fn job_retried(state: &mut State, seq: Sequence, at: Timestamp, e: &J
     let before = job.held_bytes();
     index.leave_name(e.job, job);
     index.leave_status(e.job, job);
+    job.depends = depends;
     job.status = Status::Pending;
     job.reason = None;
     job.exit_code = None;

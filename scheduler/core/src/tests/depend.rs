@@ -8,12 +8,13 @@ use outlive_schemas::command::Command;
 use outlive_schemas::depend::{Condition, DependenciesMet, Dependency, JobDepends};
 use outlive_schemas::error::ErrorCode;
 use outlive_schemas::event::Event;
-use outlive_schemas::id::JobId;
+use outlive_schemas::id::{Attempt, JobId};
 use outlive_schemas::job::JobSpec;
 use outlive_schemas::limits;
 use outlive_schemas::message::{Ended, News, Outcome};
 use outlive_schemas::payload::Payload;
 use outlive_schemas::view::Status;
+use outlive_schemas::when::JobRetried;
 use std::sync::Arc;
 
 const SUCCEEDED: Condition = Condition::Succeeded;
@@ -60,7 +61,7 @@ fn waiting(until: Condition) -> Scene {
 fn a_child_waits_and_gets_its_parents_result() {
     let scene = waiting(SUCCEEDED);
     assert!(placeable(&scene).is_empty() && due(&scene).is_empty());
-    let shown = view(job(2), scene.job(job(2)));
+    let shown = view(job(2), scene.job(job(2)), scene.time());
     assert_eq!((shown.status, shown.reason.as_deref()), (Status::Pending, Some(WAITING_FOR_JOBS)));
     let why = crate::explain::why(&scene.state, &Hints::default(), job(2), scene.job(job(2)), scene.time());
     assert_eq!(why.summary, "it waits for 1 of the 1 jobs that it depends on: extract (running)");
@@ -160,11 +161,13 @@ fn what_cannot_be_is_said_at_once() {
     let same = job(2).to_string();
     refused(&[("service", FINISHED), (&same, FINISHED)], ErrorCode::InvalidArgument, "in the list already");
     there().when(submit([(job(9), after(batch(), &[("failed", FINISHED)]))])).happened();
-    let circle = [("a", "c"), ("b", "a"), ("c", "b")].map(|(name, parent)| after(batch().named(name), &[(parent, FINISHED)]));
+    let circle =
+        [("a", "c"), ("b", "a"), ("c", "b")].map(|(name, parent)| after(batch().named(name), &[(parent, FINISHED)]));
     let [a, b, c] = circle;
-    there()
-        .when(submit([(job(7), a), (job(8), b), (job(9), c)]))
-        .refused(ErrorCode::InvalidArgument, "`depends_on` goes in a circle, so that none of these could begin: a → c → b → a");
+    there().when(submit([(job(7), a), (job(8), b), (job(9), c)])).refused(
+        ErrorCode::InvalidArgument,
+        "`depends_on` goes in a circle, so that none of these could begin: a → c → b → a",
+    );
     there()
         .when(submit([(job(8), batch()), (job(9), after(batch(), &[("nobody", FINISHED)]))]))
         .refused(ErrorCode::NotFound, "`jobs[1].depends_on[0].job`");
@@ -176,7 +179,8 @@ fn what_reaches_a_child_is_limited() {
     let mut scene = given([joined(A)]);
     for number in [1, 2] {
         let spec = batch().named(&format!("parent-{number}"));
-        let (ended, _) = scene.and(running(job(number), spec, A)).when(report(A, job(number), 1, with_result(&half))).happened();
+        let (ended, _) =
+            scene.and(running(job(number), spec, A)).when(report(A, job(number), 1, with_result(&half))).happened();
         scene = ended;
     }
     let child = after(batch(), &[("parent-1", SUCCEEDED), ("parent-2", SUCCEEDED)]);
@@ -211,9 +215,30 @@ fn what_it_depends_on_stays_through_updates_and_it_cannot_be_stopped_before_it_r
 }
 
 #[test]
+fn a_job_that_is_tried_again_looks_at_its_parents_again() {
+    let (scene, _) = waiting(SUCCEEDED).when(report(A, job(1), 1, exited(1))).happened();
+    let scene = scene.when(settle(job(2))).happened().0;
+    let retried = |job, attempt| Event::JobRetried(JobRetried { job, attempt: Attempt(attempt), request_id: None });
+    // Its parent is as it was: so is what becomes of it.
+    let again = scene.clone().and([retried(job(2), 0)]);
+    assert_eq!(due(&again), [settle(job(2))]);
+    // Both are tried again: it waits again.
+    let again = scene.clone().and([retried(job(1), 1), retried(job(2), 0)]);
+    assert!(due(&again).is_empty() && again.job(job(2)).awaits_others());
+    let again = again.when(place(job(1), 2, A)).happened().0.when(report(A, job(1), 2, with_result("x"))).happened().0;
+    again.when(settle(job(2))).then([met(job(2))]);
+    // Its parent has come to succeed meanwhile.
+    let later = scene.and([retried(job(1), 1)]).when(place(job(1), 2, A)).happened().0;
+    let later = later.when(report(A, job(1), 2, with_result("x"))).happened().0.and([retried(job(2), 0)]);
+    let later = later.when(settle(job(2))).then([met(job(2))]);
+    assert_eq!(later.job(job(2)).input_files().len(), 1);
+}
+
+#[test]
 fn results_are_shared_again_after_an_image_is_loaded() {
     let (scene, _) = waiting(SUCCEEDED).when(report(A, job(1), 1, with_result("rows of some length"))).happened();
-    let mut loaded: crate::state::State = rmp_serde::from_slice(&rmp_serde::to_vec_named(&scene.state).unwrap()).unwrap();
+    let mut loaded: crate::state::State =
+        rmp_serde::from_slice(&rmp_serde::to_vec_named(&scene.state).unwrap()).unwrap();
     loaded.rebuild_index();
     assert_eq!(loaded, scene.state);
     let address = |id| loaded.jobs[&id].result.as_ref().map(|result| result.0.as_ptr());
@@ -225,7 +250,8 @@ fn results_are_shared_again_after_an_image_is_loaded() {
 fn a_wide_diamond_costs_by_its_edges() {
     let names: Vec<String> = (0..998).map(|i| format!("middle-{i}")).collect();
     let all: Vec<_> = names.iter().map(|name| (name.as_str(), SUCCEEDED)).collect();
-    let mut jobs = vec![(job(1), Arc::new(after(noop().named("bottom"), &all))), (job(2), Arc::new(noop().named("top")))];
+    let mut jobs =
+        vec![(job(1), Arc::new(after(noop().named("bottom"), &all))), (job(2), Arc::new(noop().named("top")))];
     for (i, name) in names.iter().enumerate() {
         jobs.push((job(10 + i as u64), Arc::new(after(noop().named(name), &[("top", SUCCEEDED)]))));
     }
