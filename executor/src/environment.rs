@@ -38,7 +38,8 @@ pub fn variables(assignment: &Assignment, place: &Place, directory: &AttemptDire
     // So that what the job does can go on in the trace of its submission.
     let start = trace.map(|place| place.at(*job, *attempt, Step::Start));
     let traced = start.map(|start| ("TRACEPARENT".to_owned(), start.to_string()));
-    own(spec).chain(traced).chain(ours).collect()
+    let index = assignment.array_index.map(|index| ("OUTLIVE_ARRAY_INDEX".to_owned(), index.to_string()));
+    own(spec).chain(traced).chain(index).chain(ours).collect()
 }
 
 fn own(spec: &JobSpec) -> impl Iterator<Item = (String, String)> {
@@ -76,6 +77,9 @@ mod tests {
         assert_eq!(all.keys().filter(|name| name.starts_with("OUTLIVE_")).count(), 12);
 
         assert!(!all.contains_key("TRACEPARENT"));
+        given.array_index = Some(7);
+        let task: BTreeMap<_, _> = variables(&given, &place, &directory).into_iter().collect();
+        assert_eq!(task["OUTLIVE_ARRAY_INDEX"], "7");
         let span = outlive_schemas::trace::TraceContext { trace: 7, span: 9, sampled: true };
         given.trace = Some(span);
         let traced: BTreeMap<_, _> = variables(&given, &place, &directory).into_iter().collect();

@@ -120,6 +120,7 @@ pub fn assignment(id: JobId, job: &Job) -> Option<(ExecutorId, Assignment)> {
         restore: job.restorable(),
         retained: referenced::manifests(job),
         spec: job.spec.clone(),
+        array_index: job.task.map(|task| task.index),
         // Others have nowhere to find them.
         inputs: if job.spec.keeps_state() { job.input_files() } else { Vec::new() },
         trace: None,

@@ -173,6 +173,10 @@ pub enum Command {
         attempt: Attempt,
         cause: Cause,
     },
+    /// An array's tasks that are over are counted, and others begin.
+    AttendArray {
+        job: JobId,
+    },
     /// A job whose dependencies are decided: it may be placed, or is over.
     SettleDependencies {
         job: JobId,

@@ -4,6 +4,7 @@
 //! new one gets the next number, and the old one is turned into it on decoding. A tag that is not known stops the
 //! reader with its name; nothing is skipped. The frozen bytes of every version are in `golden/`.
 
+use crate::array::{ArrayAdvanced, ArrayCancelRequested, Indexes};
 use crate::checkpoint::Taken;
 use crate::command::{LossReason, Stop};
 use crate::depend::{DependenciesMet, JobDepends};
@@ -78,6 +79,12 @@ pub enum Event {
     /// → pending.
     #[serde(rename = "job_submitted/1")]
     JobSubmitted(JobSubmitted),
+    /// pending, running → running; stopping stays.
+    #[serde(rename = "array_advanced/1")]
+    ArrayAdvanced(ArrayAdvanced),
+    /// pending, running, stopping → stopping.
+    #[serde(rename = "array_cancel_requested/1")]
+    ArrayCancelRequested(ArrayCancelRequested),
     /// pending: no change of status. It waits for others.
     #[serde(rename = "job_depends/1")]
     JobDepends(JobDepends),
@@ -452,6 +459,8 @@ impl Event {
             Event::ZoneLost(_) => "zone_lost",
             Event::ZoneSteady(_) => "zone_steady",
             Event::JobSubmitted(_) => "job_submitted",
+            Event::ArrayAdvanced(_) => "array_advanced",
+            Event::ArrayCancelRequested(_) => "array_cancel_requested",
             Event::JobDepends(_) => "job_depends",
             Event::DependenciesMet(_) => "dependencies_met",
             Event::JobPlaced(_) => "job_placed",
@@ -507,6 +516,8 @@ impl Event {
             | Event::QueuePut(_)
             | Event::QueueDeleted(_) => None,
             Event::JobSubmitted(e) => Some(e.job),
+            Event::ArrayAdvanced(e) => Some(e.job),
+            Event::ArrayCancelRequested(e) => Some(e.job),
             Event::JobDepends(e) => Some(e.job),
             Event::DependenciesMet(e) => Some(e.job),
             Event::JobPlaced(e) => Some(e.job),
@@ -605,6 +616,11 @@ impl Event {
             Event::DeadlinePassed(e) => json!({"deadline": e.deadline, "due_at": e.due_at}),
             Event::JobRetried(_) | Event::JobDeleted(_) | Event::JobErased(_) | Event::DependenciesMet(_) => json!({}),
             Event::JobDepends(e) => json!({"parents": e.parents}),
+            Event::ArrayAdvanced(e) => {
+                let shown = |set: &Indexes| (!set.is_empty()).then(|| set.to_string());
+                json!({"ended": shown(&e.ended), "released": shown(&e.released), "told": shown(&e.told)})
+            }
+            Event::ArrayCancelRequested(e) => json!({"how": e.how}),
             Event::LossAccepted(e) => json!({"log_end": e.log_end, "witnessed": e.witnessed}),
             Event::CollectionHeld(e) => json!({"until": e.until}),
             Event::CheckpointCompleted(e) => json!({

@@ -1,5 +1,6 @@
 //! A job's specification: what a user asks for, and what is said where they are silent.
 
+use crate::array::ArraySpec;
 use crate::depend::{self, Dependency};
 use crate::error::{ErrorCode, Rejection};
 use crate::id::{JobName, QueueName, Zone};
@@ -62,6 +63,9 @@ pub struct JobSpec {
     /// Jobs that have to end before this one begins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<Dependency>,
+    /// Many tasks in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array: Option<ArraySpec>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -254,6 +258,7 @@ impl JobSpec {
             preemptible: false,
             concurrency: None,
             depends_on: Vec::new(),
+            array: None,
         }
     }
 
@@ -300,6 +305,9 @@ impl JobSpec {
         validate_labels("placement.labels", &self.placement.labels)?;
         validate_labels("labels", &self.labels)?;
         depend::validate(&self.depends_on)?;
+        if let Some(array) = &self.array {
+            array.validate(self)?;
+        }
         self.checkpoint.validate()?;
         self.restart.validate()?;
         if let Some(timeout) = self.timeout {

@@ -11,6 +11,7 @@ pub mod size;
 pub mod job;
 pub mod queue;
 pub mod depend;
+pub mod array;
 pub mod error;
 pub mod trace;
 pub mod request;

@@ -179,6 +179,9 @@ pub struct Assignment {
     #[serde(default)]
     pub retained: Vec<BlobName>,
     pub spec: Arc<JobSpec>,
+    /// Where it is a task of an array: which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array_index: Option<u32>,
     /// The results of the jobs that it waited for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputFile>,

@@ -1,5 +1,6 @@
 //! What users see (contract, sections 1 and 3).
 
+use crate::array::TaskCounts;
 use crate::event::{Cause, Facts, HistoryEvent};
 use crate::executor::Capacity;
 use crate::id::{
@@ -120,6 +121,9 @@ pub struct JobView {
     pub queue: QueueName,
     #[serde(default)]
     pub priority: Priority,
+    /// Of an array.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<TaskCounts>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 //! the shape, not the file, is what has to be put right. A new shape gets a new version and so a new file.
 
 use bytes::Bytes;
+use outlive_schemas::array::{ArrayAdvanced, ArrayCancelRequested, ArraySpec};
 use outlive_schemas::checkpoint::{BlobName, Checkpoint, Taken};
 use outlive_schemas::codec::{pack, unpack};
 use outlive_schemas::command::{LossReason, Stop};
@@ -357,6 +358,7 @@ fn later_fields() -> Vec<(&'static str, JobSpec)> {
         ("queue", JobSpec { queue, priority: Priority(0), concurrency, ..bare_spec() }),
         ("preemptible", JobSpec { preemptible: true, ..bare_spec() }),
         ("depends_on", waiting_spec()),
+        ("array", JobSpec { array: Some(ArraySpec { count: 100_000, parallel: Some(50) }), ..bare_spec() }),
     ]
 }
 
@@ -377,8 +379,16 @@ fn fields_that_came_later_are_read_and_written_as_they_ever_were() {
 }
 
 fn expected_of_dependencies() -> Vec<(&'static str, Vec<Event>)> {
+    let set = |text: &str| text.parse().expect("indexes");
+    let advanced = |ended: &str, released: &str, told: &str| {
+        let (ended, released, told) = (set(ended), set(released), set(told));
+        Event::ArrayAdvanced(ArrayAdvanced { job: job(), ended, released, told })
+    };
+    let cancelled = |how| Event::ArrayCancelRequested(ArrayCancelRequested { job: job(), how });
     vec![
         ("job_depends/1", vec![Event::JobDepends(JobDepends { job: job(), parents: vec![job(), job()] })]),
+        ("array_advanced/1", vec![advanced("0-49", "100-149,7", ""), advanced("", "", "3,7-9")]),
+        ("array_cancel_requested/1", [Stop::Kill, Stop::Graceful { grace: Millis::secs(10) }].map(cancelled).into()),
         ("dependencies_met/1", vec![Event::DependenciesMet(DependenciesMet { job: job() })]),
     ]
 }

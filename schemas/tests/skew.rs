@@ -60,6 +60,7 @@ fn messages_may_gain_fields() {
         restore: None,
         retained: vec![],
         spec: Arc::new(serde_json::from_str(r#"{"driver":{"noop":{}}}"#).expect("a spec")),
+        array_index: None,
         inputs: vec![],
         trace: None,
     });

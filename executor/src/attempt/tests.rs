@@ -20,6 +20,7 @@ pub(crate) fn assignment(spec: &str) -> Assignment {
         restore: None,
         retained: Vec::new(),
         spec: Arc::new(serde_json::from_str(spec).expect(spec)),
+        array_index: None,
         inputs: Vec::new(),
         trace: None,
     }

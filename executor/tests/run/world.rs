@@ -168,6 +168,7 @@ pub fn assignment(leader: &Leader, job: JobId, spec: serde_json::Value) -> Assig
         restore: None,
         retained: Vec::new(),
         spec: Arc::new(serde_json::from_value(spec).expect("a spec")),
+        array_index: None,
         inputs: Vec::new(),
         trace: None,
     }

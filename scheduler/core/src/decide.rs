@@ -2,6 +2,7 @@
 
 mod submit;
 mod depend;
+mod array;
 mod stop;
 mod report;
 mod recover;
@@ -83,6 +84,7 @@ fn events_of(state: &State, command: Command, now: Timestamp) -> Result<Vec<Enve
         Command::ImportSnapshot { namespace, origin, job, name, content } => {
             snapshot::import(state, &namespace, origin, &job, name, content, now)
         }
+        Command::AttendArray { job } => array::attend(state, job, now),
         Command::SettleDependencies { job } => depend::settle(state, job, now),
         Command::AttendJob { job } => life::attend(state, job, now),
         Command::AbandonAttempt { job, attempt } => stop::abandon(state, job, attempt, now),

@@ -78,6 +78,7 @@ fn summary(state: &State, id: JobId, job: &Job, refused: usize, now: Timestamp) 
     let because = job.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
     match job.status {
         _ if job.awaits_others() => job.awaited_shown(state),
+        _ if job.array.is_some() && !job.status.is_final() => job.tasks_shown().unwrap_or_default(),
         _ if job.is_not_yet(now) => format!("not_yet: it begins no earlier than {}{}", job.ready_at, given_up(job)),
         _ if job.is_queued() && job.ready_at > now => {
             format!("attempt {} ended{because}; the next is tried at {}", job.attempt, job.ready_at)

@@ -3,18 +3,21 @@
 //! Folding cannot refuse: what is in the log has happened. An event that does not fit the state means that the log
 //! or this program is broken; the caller stops, and names the sequence.
 
+mod array;
 mod depend;
 mod life;
 mod queue;
 mod snapshot;
 mod when;
 
+use crate::array::Array;
 use crate::life::Change;
 use crate::queue::Turn;
 use crate::state::{
     Drain, Executor, Index, Job, Loss, Placed, Recovering, Recovery, STOP_CONFIRMATION, State, StopOrder,
 };
 use compact_str::CompactString;
+use outlive_schemas::array::task_id;
 use outlive_schemas::checkpoint::Checkpoint;
 use outlive_schemas::command::Stop;
 use outlive_schemas::event::{self, Cause, Envelope, Event};
@@ -86,6 +89,8 @@ pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(),
             state.collection_held_until = e.until;
             Ok(())
         }
+        Event::ArrayAdvanced(e) => array::advanced(state, seq, at, e),
+        Event::ArrayCancelRequested(e) => array::cancel_requested(state, seq, e),
         Event::JobDepends(e) => depend::declared(state, seq, e),
         Event::DependenciesMet(e) => depend::met(state, seq, at, e),
         Event::JobPlaced(e) => job_placed(state, seq, at, e),
@@ -252,6 +257,8 @@ fn job_submitted(state: &mut State, seq: Sequence, at: Timestamp, e: &event::Job
         life: None,
         timing: None,
         depends: None,
+        array: Array::of(&e.spec),
+        task: None,
     };
     job.ready_at = job.first_due_at();
     match state.jobs.entry(e.job) {
@@ -266,6 +273,9 @@ fn job_deleted(state: &mut State, e: &event::JobDeleted) -> Applied {
     state.index.leave(e.job, &job);
     if job.leaves_remains() {
         state.to_erase.insert(e.job, job.namespace.clone());
+    }
+    for index in job.array.iter().flat_map(|array| array.left.iter()) {
+        state.to_erase.insert(task_id(e.job, index), job.namespace.clone());
     }
     depend::ended(state, e.job);
     remember(state, &job.namespace, e.request_id.as_ref());

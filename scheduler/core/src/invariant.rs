@@ -1,8 +1,11 @@
 //! What must be true of every state. Checks only; nothing is mended.
 
+use crate::array::TaskOf;
 use crate::life::{Change, Life};
 use crate::state::{Job, State};
+use outlive_schemas::array::task_id;
 use outlive_schemas::executor::Capacity;
+use outlive_schemas::id::JobId;
 use outlive_schemas::life::VersionStatus;
 use outlive_schemas::message::AttemptDigest;
 use outlive_schemas::view::Status;
@@ -44,7 +47,7 @@ pub fn check(state: &State) -> Result<(), String> {
             Status::Starting | Status::Running | Status::Stopping | Status::Updating | Status::RollingBack
         );
         // Those who have no room are in the queue.
-        if placed && !may_be || !placed && may_be && !job.is_queued() {
+        if placed && !may_be || !placed && may_be && !job.is_queued() && job.array.is_none() {
             return Err(format!("job {id} is {} and {}placed", job.status, if placed { "" } else { "not " }));
         }
         if let Some(p) = job.placement
@@ -55,7 +58,9 @@ pub fn check(state: &State) -> Result<(), String> {
         if placed && job.awaits_others() {
             return Err(format!("job {id} is placed, and waits for others"));
         }
-        let is_stopped = matches!(job.change(), Some(Change::Stop { .. }));
+        let is_stopped = matches!(job.change(), Some(Change::Stop { .. }))
+            || job.array.as_ref().is_some_and(|array| array.stop.is_some() && !job.status.is_final());
+        check_array(state, *id, job).map_err(|wrong| format!("job {id}: {wrong}"))?;
         if (job.stop.is_some() || is_stopped) != (job.status == Status::Stopping) {
             return Err(format!("job {id} is {}, which does not go with its order to stop", job.status));
         }
@@ -68,13 +73,40 @@ pub fn check(state: &State) -> Result<(), String> {
         if let Some(life) = &job.life {
             check_life(job, life).map_err(|wrong| format!("job {id}: {wrong}"))?;
         }
-        if let Some(name) = job.spec.name.as_ref().filter(|_| !job.status.is_final())
+        if let Some(name) = job.spec.name.as_ref().filter(|_| !job.status.is_final() && job.task.is_none())
             && !live_names.insert((&job.namespace, name))
         {
             return Err(format!("two live jobs have the name {name}"));
         }
     }
     Ok(())
+}
+
+/// Every task of an array is counted exactly once, and those on their way are jobs, no more than there may be.
+fn check_array(state: &State, id: JobId, job: &Job) -> Result<(), String> {
+    if let Some(TaskOf { array, index }) = job.task {
+        let of = state.jobs.get(&array).and_then(|job| job.array.as_deref());
+        let known = of.is_some_and(|of| of.open.contains(index)) && task_id(array, index) == id;
+        return if known { Ok(()) } else { Err(format!("its array {array} does not count it as being on its way")) };
+    }
+    let Some(array) = &job.array else { return Ok(()) };
+    let sets = [&array.pending, &array.open, &array.succeeded, &array.failed, &array.cancelled];
+    let mut all: Vec<u32> = sets.into_iter().flat_map(|set| set.iter()).collect();
+    all.sort_unstable();
+    let count = job.spec.array.map_or(0, |array| array.count);
+    if !all.iter().copied().eq(0..count) {
+        return Err(format!("its tasks are not each counted once: {array:?}"));
+    }
+    if array.open.len() > job.parallel() {
+        return Err(format!("{} of its tasks are on their way; there may be {}", array.open.len(), job.parallel()));
+    }
+    if job.status.is_final() && !array.open.is_empty() {
+        return Err("it is over, and tasks of it are on their way".into());
+    }
+    match array.open.iter().find(|index| state.jobs.get(&task_id(id, *index)).is_none_or(|task| task.task.is_none())) {
+        Some(index) => Err(format!("its task {index} is no job")),
+        None => Ok(()),
+    }
 }
 
 fn check_life(job: &Job, life: &Life) -> Result<(), String> {

@@ -10,6 +10,7 @@ pub mod state;
 pub mod life;
 pub mod when;
 pub mod depend;
+pub mod array;
 pub mod decide;
 pub mod fold;
 pub mod timer;

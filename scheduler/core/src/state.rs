@@ -6,6 +6,7 @@
 //! Fields that come later have a default, so that older images are read. A field that is not known is refused: the
 //! image is a newer version's, and to drop what it says would be to forget what the log has told.
 
+use crate::array::{Array, TaskOf};
 use crate::counts::Counts;
 use crate::depend::Depends;
 use crate::life::{Life, Snapshot};
@@ -14,6 +15,7 @@ use crate::queue::share::Turns;
 use crate::queue::{Place, Queue, QueueId, Rung, Shape, Turn, Waiting};
 use crate::when::{Passed, Timing};
 use compact_str::CompactString;
+use outlive_schemas::array::{task_id, task_name};
 use outlive_schemas::checkpoint::Checkpoint;
 use outlive_schemas::command::{LossReason, Stop};
 use outlive_schemas::error::Rejection;
@@ -97,6 +99,10 @@ pub(crate) struct Index {
     pub deadlines: BTreeSet<(Timestamp, JobId)>,
     /// Jobs whose executors are to be told something again and again.
     pub attended: BTreeSet<JobId>,
+    /// Arrays about whose tasks something is to be decided.
+    pub arrays: BTreeSet<JobId>,
+    /// Tasks that are over and not counted yet.
+    pub tasks_over: BTreeMap<JobId, BTreeSet<u32>>,
     /// Who waits for a job's end.
     pub children: BTreeMap<JobId, BTreeSet<JobId>>,
     /// Jobs that have waited for others for as long as they had to.
@@ -152,6 +158,12 @@ pub struct Job {
     /// Other jobs that it waits, or has waited, for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depends: Option<Box<Depends>>,
+    /// Where it is an array: its tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array: Option<Box<Array>>,
+    /// Where it is a task of an array.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskOf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -239,12 +251,17 @@ const START_EXTRA: Millis = Millis::minutes(2);
 impl Job {
     /// The name it goes by.
     pub fn name(&self, id: JobId) -> JobName {
-        self.spec.name.clone().unwrap_or_else(|| id.automatic_name())
+        let name = |id: JobId| self.spec.name.clone().unwrap_or_else(|| id.automatic_name());
+        match self.task {
+            None => name(id),
+            Some(TaskOf { array, index }) => task_name(&name(array), index).expect("an array's name leaves room"),
+        }
     }
 
     /// Whether it waits for the planner.
     pub fn is_queued(&self) -> bool {
-        if self.awaits_others() {
+        // An array waits for nothing itself: its tasks do.
+        if self.awaits_others() || self.array.is_some() {
             return false;
         }
         match self.status {
@@ -300,7 +317,9 @@ impl Job {
     /// it is deleted.
     pub(crate) fn expirable(&self) -> Option<Timestamp> {
         let kept = |life: &Life| life.snapshots.iter().any(Snapshot::is_kept);
-        self.finished_at.filter(|_| self.status.is_final() && !self.life.as_deref().is_some_and(kept))
+        // A task goes with its array.
+        self.finished_at
+            .filter(|_| self.task.is_none() && self.status.is_final() && !self.life.as_deref().is_some_and(kept))
     }
 
     /// The commits that its history is read from, in order.
@@ -313,11 +332,18 @@ impl Job {
 
     /// What it holds in memory beyond its fixed parts, roughly.
     pub(crate) fn held_bytes(&self) -> u64 {
-        let input = self.spec.input.as_ref().map_or(0, |p| p.0.len());
         let result = self.result.as_ref().map_or(0, |p| p.0.len());
+        if self.task.is_some() {
+            // All else is its array's.
+            return result as u64 + self.life.as_ref().map_or(0, |life| life.held_bytes(self.version));
+        }
+        let input = self.spec.input.as_ref().map_or(0, |p| p.0.len());
         let life = self.life.as_ref().map_or(0, |life| life.held_bytes(self.version));
         let depends = self.depends.as_ref().map_or(0, |depends| depends.held_bytes());
-        (input + result + spec_bytes(&self.spec)) as u64 + life + depends
+        (input + result + spec_bytes(&self.spec)) as u64
+            + life
+            + depends
+            + self.array.as_ref().map_or(0, |array| array.held_bytes())
     }
 }
 
@@ -350,7 +376,10 @@ impl State {
     pub fn resolve(&self, namespace: &Namespace, job: &JobRef) -> Result<(JobId, &Job), Rejection> {
         let id = match job {
             JobRef::Id(id) => Some(*id),
-            JobRef::Name(name) => self.newest_named(namespace, name),
+            JobRef::Name(name) => self.newest_named(namespace, name).or_else(|| {
+                let (array, index) = self.task_named(namespace, name)?;
+                Some(task_id(array, index))
+            }),
         };
         id.and_then(|id| self.jobs.get(&id).map(|job| (id, &**job)))
             .filter(|(_, job)| job.namespace == *namespace)
@@ -503,10 +532,13 @@ impl State {
 impl Index {
     /// Takes a job in. The counterpart of [`Index::leave`]; a change to a job is a leave and an enter.
     pub fn enter(&mut self, id: JobId, job: &Job) {
-        match self.by_namespace.get_mut(&job.namespace) {
-            Some(ids) => ids.insert(id),
-            None => self.by_namespace.entry(job.namespace.clone()).or_default().insert(id),
-        };
+        // An array is one entry among the jobs.
+        if job.task.is_none() {
+            match self.by_namespace.get_mut(&job.namespace) {
+                Some(ids) => ids.insert(id),
+                None => self.by_namespace.entry(job.namespace.clone()).or_default().insert(id),
+            };
+        }
         self.enter_name(id, job);
         if let Some(request_id) = &job.request_id {
             self.by_request.entry((job.namespace.clone(), request_id.clone())).or_default().push(id);
@@ -539,13 +571,13 @@ impl Index {
 
     /// The part of [`Index::enter`] that depends on whether the job is over.
     pub fn enter_name(&mut self, id: JobId, job: &Job) {
-        if let Some(name) = &job.spec.name {
+        if let Some(name) = job.spec.name.as_ref().filter(|_| job.task.is_none()) {
             self.by_name.insert((job.namespace.clone(), name.clone(), !job.status.is_final(), id));
         }
     }
 
     pub fn leave_name(&mut self, id: JobId, job: &Job) {
-        if let Some(name) = &job.spec.name {
+        if let Some(name) = job.spec.name.as_ref().filter(|_| job.task.is_none()) {
             self.by_name.remove(&(job.namespace.clone(), name.clone(), !job.status.is_final(), id));
         }
     }
@@ -583,6 +615,12 @@ impl Index {
         }
         if job.is_attended() {
             self.attended.insert(id);
+        }
+        if job.array_is_due() {
+            self.arrays.insert(id);
+        }
+        if let Some(task) = job.task.filter(|_| job.status.is_final()) {
+            self.tasks_over.entry(task.array).or_default().insert(task.index);
         }
         for parent in job.awaited() {
             self.children.entry(parent).or_default().insert(id);
@@ -622,6 +660,17 @@ impl Index {
             self.deadlines.remove(&(passed.due_at, id));
         }
         self.attended.remove(&id);
+        if job.array.is_some() {
+            self.arrays.remove(&id);
+        }
+        if let Some(task) = job.task.filter(|_| job.status.is_final())
+            && let Some(over) = self.tasks_over.get_mut(&task.array)
+        {
+            over.remove(&task.index);
+            if over.is_empty() {
+                self.tasks_over.remove(&task.array);
+            }
+        }
         for parent in job.awaited() {
             if let Some(children) = self.children.get_mut(&parent) {
                 children.remove(&id);

@@ -7,6 +7,7 @@ mod scene;
 
 mod submit;
 mod depend;
+mod array;
 mod stop;
 mod delete;
 mod keep;

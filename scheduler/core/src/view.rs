@@ -68,6 +68,7 @@ pub fn job(id: JobId, job: &Job, now: Timestamp) -> JobView {
         labels: job.spec.labels.clone(),
         queue: job.spec.queue.clone(),
         priority: job.spec.priority,
+        tasks: job.array.as_ref().map(|array| array.counts()),
     }
 }
 

@@ -52,7 +52,8 @@ impl Job {
 
     /// The deadline that is over first, unless the job is ending or has been stopped.
     pub fn give_up(&self) -> Option<Passed> {
-        let given = self.spec.deadline?;
+        // Those of an array are its tasks'.
+        let given = self.spec.deadline.filter(|_| self.array.is_none())?;
         let is_ending = self.stop.is_some() || matches!(self.change(), Some(Change::Stop { .. }));
         if self.status.is_final() || self.status == Status::Stopped || is_ending {
             return None;

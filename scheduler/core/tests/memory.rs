@@ -2,9 +2,11 @@
 //!
 //! A binary of its own: the allocator that counts is the whole process's.
 
+use outlive_core::array;
 use outlive_core::decide::decide;
 use outlive_core::fold::fold;
 use outlive_core::state::{Job, State};
+use outlive_schemas::array::ArraySpec;
 use outlive_schemas::command::{Command, Origin};
 use outlive_schemas::id::{JobId, Namespace, Sequence};
 use outlive_schemas::job::{Driver, JobSpec, NoopSpec};
@@ -77,6 +79,30 @@ fn bytes_per_job(with_request_ids: bool, alike: bool) -> usize {
     held / JOBS as usize
 }
 
+/// One array of as many tasks as there are jobs elsewhere, with as many on their way as there may be by default.
+fn bytes_per_task() -> usize {
+    let before = HELD.load(Ordering::Relaxed);
+    let mut state = State::default();
+    let namespace = Namespace::new("default").expect("a namespace");
+    let mut spec = JobSpec::new(Driver::Noop(NoopSpec {}));
+    spec.array = Some(ArraySpec { count: JOBS as u32, parallel: None });
+    let id = JobId(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000));
+    let jobs = vec![(id, Arc::new(spec))];
+    let mut commands = vec![Command::SubmitJobs { namespace, origin: Origin::default(), jobs }];
+    let mut seq = 0;
+    while !commands.is_empty() {
+        for command in commands {
+            for event in decide(&state, command, Timestamp(1_700_000_000_000)).expect("accepted") {
+                seq += 1;
+                fold(&mut state, Sequence(seq), &event).expect("it fits");
+            }
+        }
+        commands = array::due(&state, 10);
+    }
+    assert_eq!(state.live_jobs(), 1_001);
+    (HELD.load(Ordering::Relaxed) - before) / JOBS as usize
+}
+
 // One test: two at once would count one another's bytes.
 #[test]
 #[allow(clippy::disallowed_macros, reason = "the figure is for people to read")]
@@ -86,6 +112,9 @@ fn a_pending_noop_job_stays_small() {
     let idempotent = bytes_per_job(true, true);
     println!("a pending noop job takes {plain} bytes");
     println!("with a specification unlike the one before {unlike}, with a request id of 36 characters {idempotent}");
+    let task = bytes_per_task();
+    println!("a task of an array takes {task} bytes, with 1,000 of {JOBS} on their way");
+    assert!(task * 10 <= plain, "{task} bytes; a job takes {plain}");
     println!("of these Job is {}, JobSpec {}", size_of::<Job>(), size_of::<JobSpec>());
     assert!(plain <= BYTES_MAX, "{plain} bytes; the limit is {BYTES_MAX}");
     assert!(unlike <= plain + EXTRAS_BYTES_MAX && idempotent <= plain + EXTRAS_BYTES_MAX, "{unlike}, {idempotent}");

@@ -34,6 +34,7 @@ pub(super) fn is_for_the_planner(event: &Event) -> bool {
         event,
         Event::JobSubmitted(_)
             | Event::DependenciesMet(_)
+            | Event::ArrayAdvanced(_)
             | Event::JobRestarting(_)
             | Event::JobRetried(_)
             | Event::JobFinished(_)

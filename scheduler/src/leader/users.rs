@@ -27,9 +27,14 @@ impl Leader {
             Asked::SubmitMany(specs) => self
                 .submit(namespace, origin, specs, now, out)
                 .map(|jobs| Answer::SubmittedMany(SubmitManyReply { jobs })),
-            Asked::Get(job) => {
-                self.find(&namespace, &job).map(|(id, job)| Answer::Job(Box::new(view::job(id, job, now))))
-            }
+            Asked::Get(job) => match self.find(&namespace, &job) {
+                Ok((id, job)) => Ok(Answer::Job(Box::new(view::job(id, job, now)))),
+                // A task that is no job of its own at the moment.
+                Err(missing) => {
+                    let counted = self.state().counted_task(&namespace, &job, now);
+                    counted.map(|view| Answer::Job(Box::new(view))).ok_or(missing)
+                }
+            },
             Asked::List(request) => view::list(self.state(), &namespace, &request, now).map(Answer::Jobs),
             Asked::Why(job) => {
                 let hints = self.hints(now);
@@ -89,8 +94,12 @@ impl Leader {
                 }
                 Err(rejection) => Err(rejection),
             },
-            Asked::Logs(request) => match self.find(&namespace, &request.job) {
-                Ok((job, _)) => {
+            Asked::Logs(request) => match self.find(&namespace, &request.job).map(|(job, _)| job).or_else(|missing| {
+                // What a task has written stays until its array is deleted.
+                let counted = self.state().counted_task(&namespace, &request.job, now);
+                counted.map(|task| task.id).ok_or(missing)
+            }) {
+                Ok(job) => {
                     let lookup = Lookup::Logs { namespace, job, request };
                     return self.journal.hold_back(Output::Lookup { to, lookup }, out);
                 }
@@ -172,10 +181,15 @@ impl Leader {
     ) -> Result<Option<Answer>, Rejection> {
         let timeout = request.timeout.unwrap_or(Millis(limits::WAIT_MS_DEFAULT));
         duration_in_range("timeout", timeout, Millis::ZERO, Millis(limits::WAIT_MS_MAX))?;
-        let (id, job) = self.find(namespace, &request.job)?;
-        if waiters::is_there(job, request.until) {
-            return Ok(Some(Answer::Job(Box::new(view::job(id, job, now)))));
-        }
+        let id = match (self.find(namespace, &request.job), self.state().counted_task(namespace, &request.job, now)) {
+            (Ok((id, job)), _) if waiters::is_there(job, request.until) => {
+                return Ok(Some(Answer::Job(Box::new(view::job(id, job, now)))));
+            }
+            (Ok((id, _)), _) => id,
+            (Err(_), Some(task)) if task.status.is_final() => return Ok(Some(Answer::Job(Box::new(task)))),
+            (Err(_), Some(task)) => task.id,
+            (Err(missing), None) => return Err(missing),
+        };
         if self.waiters.len() >= limits::WAITERS_MAX {
             let message = format!("{} requests wait already, which is the limit", limits::WAITERS_MAX);
             return Err(Rejection::new(ErrorCode::LimitExceeded, message));

@@ -12,6 +12,7 @@ use outlive_core::fold::fold;
 use outlive_core::invariant;
 use outlive_core::state::State;
 use outlive_scheduler::leader::Leader;
+use outlive_schemas::array::task_id;
 use outlive_schemas::checkpoint::{BlobName, CheckpointRef};
 use outlive_schemas::codec;
 use outlive_schemas::command::LossReason;
@@ -70,6 +71,8 @@ pub struct Checkers {
     pub acknowledged: Sequence,
     pub promised: BTreeSet<JobId>,
     pub deleted: BTreeSet<JobId>,
+    /// Tasks that each array has let go, and the array of each.
+    released: BTreeMap<JobId, BTreeSet<u32>>,
     /// What each job waits for, as it was submitted.
     parents: BTreeMap<JobId, Vec<(JobId, Condition)>>,
     finished: BTreeMap<JobId, Status>,
@@ -105,6 +108,7 @@ impl Checkers {
             acknowledged: Sequence(0),
             promised: BTreeSet::new(),
             deleted: BTreeSet::new(),
+            released: BTreeMap::new(),
             parents: BTreeMap::new(),
             finished: BTreeMap::new(),
             executors: BTreeMap::new(),
@@ -240,6 +244,35 @@ impl Checkers {
                     return Err(format!("term {} was started after term {before:?}", e.term));
                 }
             }
+            Event::ArrayAdvanced(e) => {
+                self.may_begin(e.job)?;
+                let spec = self.truth.jobs.get(&e.job).and_then(|job| job.spec.array);
+                let spec = spec.ok_or(format!("{} is no array", short(e.job)))?;
+                let released = self.released.entry(e.job).or_default();
+                if let Some(twice) = e.released.iter().find(|index| !released.insert(*index) || *index >= spec.count) {
+                    return Err(format!("task {twice} of {} is let go twice, or is none", short(e.job)));
+                }
+                let finished = &self.finished;
+                let open = released.iter().filter(|index| !finished.contains_key(&task_id(e.job, **index))).count();
+                if open > spec.parallel() as usize {
+                    return Err(format!("{open} tasks of {} are on their way at once", short(e.job)));
+                }
+            }
+            Event::JobFinished(e) if self.truth.jobs.get(&e.job).is_some_and(|job| job.array.is_some()) => {
+                let count = self.truth.jobs.get(&e.job).and_then(|job| job.spec.array).map_or(0, |array| array.count);
+                let how = |index| self.finished.get(&task_id(e.job, index));
+                let (succeeded, released) = (
+                    (0..count).filter(|index| how(*index) == Some(&Status::Succeeded)).count(),
+                    self.released.get(&e.job).into_iter().flatten(),
+                );
+                if let Some(open) = released.copied().find(|index| how(*index).is_none()) {
+                    return Err(format!("{} is over, and its task {open} is not", short(e.job)));
+                }
+                if (e.status == Status::Succeeded) != (succeeded == count as usize) && e.status != Status::Cancelled {
+                    return Err(format!("{} is {}, and of {count} tasks {succeeded} are well", short(e.job), e.status));
+                }
+                self.finished.insert(e.job, e.status);
+            }
             Event::JobDepends(e) => {
                 let spec = self.truth.jobs.get(&e.job).map(|job| job.spec.clone());
                 let until = spec.iter().flat_map(|spec| &spec.depends_on).map(|dependency| dependency.until);
@@ -344,7 +377,23 @@ impl Checkers {
         self.images.retain(|(seq, ..)| *seq <= last);
         let truth = &self.truth;
         let deleted = &self.deleted;
-        self.finished.retain(|id, _| truth.jobs.get(id).map_or(deleted.contains(id), |job| job.status.is_final()));
+        let counted: BTreeSet<JobId> = truth
+            .jobs
+            .iter()
+            .filter_map(|(id, job)| Some((id, job.array.as_deref()?)))
+            .flat_map(|(id, array)| {
+                let over = [&array.succeeded, &array.failed, &array.cancelled];
+                over.into_iter().flat_map(|set| set.iter()).map(|index| task_id(*id, index)).collect::<Vec<_>>()
+            })
+            .collect();
+        self.finished.retain(|id, _| {
+            counted.contains(id) || truth.jobs.get(id).map_or(deleted.contains(id), |job| job.status.is_final())
+        });
+        self.released.retain(|id, _| truth.jobs.contains_key(id));
+        for (id, released) in &mut self.released {
+            let pending = truth.jobs.get(id).and_then(|job| job.array.as_deref()).map(|array| &array.pending);
+            released.retain(|index| pending.is_none_or(|pending| !pending.contains(*index)));
+        }
         self.acknowledged = last;
     }
 
@@ -458,8 +507,9 @@ pub fn ordered(executor: ExecutorId, order: &ToExecutor, env: &mut Env) {
         let job = assignment.job;
         let there = env.checkers.truth.jobs.get(&job);
         // It may have gone on since; it cannot be ahead of the log.
-        let known =
-            there.is_some_and(|there| there.attempt >= assignment.attempt) || env.checkers.deleted.contains(&job);
+        let known = there.is_some_and(|there| there.attempt >= assignment.attempt) || env.checkers.deleted.contains(&job)
+            // A task that has been counted has no record any more.
+            || env.checkers.finished.contains_key(&job);
         if !known {
             env.checkers.fail(format!(
                 "attempt {} of {} is ordered from {executor:.8}, and is not in the log",

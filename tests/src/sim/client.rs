@@ -7,6 +7,7 @@ use super::network::{Message, NatsReply};
 use super::queues;
 use outlive_scheduler::leader::Answer;
 use outlive_scheduler::submission::{Asked, LifeAsked, QueueAsked, Request};
+use outlive_schemas::array::ArraySpec;
 use outlive_schemas::command::{Origin, Stop};
 use outlive_schemas::depend::{Condition, Dependency};
 use outlive_schemas::error::ErrorCode;
@@ -201,6 +202,10 @@ impl ClientNode {
         let many = specs.len() > 1;
         for (position, spec) in specs.iter_mut().enumerate() {
             let chance = &mut env.chance;
+            if spec.kind == JobKind::Batch && chance.per_mille(80) {
+                let (count, parallel) = (chance.between(2, 12) as u32, chance.between(1, 4) as u32);
+                spec.array = Some(ArraySpec { count, parallel: Some(parallel) });
+            }
             if many && position == 0 {
                 spec.name = Some(named.clone());
             } else if many && chance.per_mille(500) {

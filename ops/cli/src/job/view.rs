@@ -2,6 +2,7 @@
 
 use crate::human::{relative, rough, size};
 use crate::output::{Details, status};
+use outlive_schemas::array::TaskCounts;
 use outlive_schemas::job::JobKind;
 use outlive_schemas::payload::Payload;
 use outlive_schemas::queue::Priority;
@@ -21,6 +22,7 @@ pub fn details(job: &JobView, now: Timestamp) -> Details {
     details.line("Version", job.version);
     details.cell("Status", status(job.status));
     details.maybe("Reason", job.reason.as_ref());
+    details.maybe("Tasks", job.tasks.as_ref().map(tasks));
     details.maybe("Next try", job.next_try_at.map(when));
     if !job.queue.is_default() || job.priority != Priority::default() {
         details.line("Queue", format!("{}, priority {}", job.queue, job.priority.0));
@@ -41,6 +43,11 @@ pub fn details(job: &JobView, now: Timestamp) -> Details {
         details.line("Labels", labels.join(", "));
     }
     details
+}
+
+fn tasks(tasks: &TaskCounts) -> String {
+    let TaskCounts { pending, running, succeeded, failed, cancelled } = tasks;
+    format!("{pending} pending, {running} running, {succeeded} succeeded, {failed} failed, {cancelled} cancelled")
 }
 
 pub fn kind(kind: JobKind) -> &'static str {

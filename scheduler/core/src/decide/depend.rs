@@ -62,6 +62,10 @@ pub(super) fn declared(
                         );
                         return Err(Rejection::new(ErrorCode::InUse, message));
                     }
+                    if let Some(task) = job.task {
+                        let message = format!("`{}` is a task of array {}: depend on the whole", field(i), task.array);
+                        return Err(Rejection::new(ErrorCode::Unsupported, message));
+                    }
                     (parent, job.spec.kind)
                 }
             };

@@ -216,6 +216,7 @@ pub(super) fn update(state: &State, asked: Update<'_>, now: Timestamp) -> Result
         return Err(in_use(format!("job {id} is over already: it is {}", job.status)));
     }
     may_be_changed(id, job)?;
+    super::array::single_only(id, job, "updated: submit another")?;
     if spec.name.is_none() {
         spec.name.clone_from(&job.spec.name);
     }
@@ -300,6 +301,10 @@ fn stays_the_same_job(job: &Job, spec: &JobSpec) -> Result<(), Rejection> {
     }
     if spec.depends_on != job.spec.depends_on {
         let message = "`spec.depends_on` is another than the job's, which cannot be changed: leave it out";
+        return Err(Rejection::new(ErrorCode::Unsupported, message));
+    }
+    if spec.array.is_some() {
+        let message = "`spec.array` makes an array, which a job cannot become: submit it";
         return Err(Rejection::new(ErrorCode::Unsupported, message));
     }
     if spec.kind != job.spec.kind {

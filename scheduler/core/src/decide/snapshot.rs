@@ -31,6 +31,7 @@ pub(super) fn create(
         return Ok(Vec::new());
     }
     keeps_state(job)?;
+    super::array::single_only(id, job, "snapshotted")?;
     if job.status != Status::Running {
         let message = format!("job {id} is {}: a snapshot can be taken of a running job only", job.status);
         return Err(Rejection::new(ErrorCode::InUse, message).into());

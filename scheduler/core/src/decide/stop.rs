@@ -36,15 +36,22 @@ pub(super) fn cancel(
         }
         _ => {}
     }
+    if let Some(array) = &job.array {
+        return Ok(super::array::cancel(id, array, how, origin, now));
+    }
     if job.stop.as_ref().is_some_and(|order| order.how == how || order.how == Stop::Kill) {
         return Ok(Vec::new());
     }
-    let event = match job.placement {
+    Ok(vec![Envelope { at: now, by: origin.by, event: stop_of(id, job, how) }])
+}
+
+/// What cancels a job as it is now.
+pub(super) fn stop_of(id: JobId, job: &Job, how: Stop) -> Event {
+    match job.placement {
         None if job.attempt == Attempt(0) => Event::JobFinished(cancelled(id, job, "cancelled before it ran")),
         None => Event::JobFinished(cancelled(id, job, "cancelled between two attempts")),
         Some(_) => Event::CancelRequested(CancelRequested { job: id, attempt: job.attempt, how }),
-    };
-    Ok(vec![Envelope { at: now, by: origin.by, event }])
+    }
 }
 
 fn ended(status: Status) -> &'static str {
@@ -81,6 +88,9 @@ pub(super) fn delete(
         return Ok(Vec::new());
     }
     let (id, job) = state.resolve(namespace, job)?;
+    if job.task.is_some() {
+        super::array::single_only(id, job, "deleted by itself: delete the array")?;
+    }
     if !job.status.is_final() && job.status != Status::Stopped {
         let message = format!("job {id} is {}: only a job that is over can be deleted; cancel it first", job.status);
         return Err(Rejection::new(ErrorCode::InUse, message).into());

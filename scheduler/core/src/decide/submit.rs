@@ -31,8 +31,9 @@ pub(super) fn submit(
     queue::may_wait(state, &namespace, &jobs)
         .map_err(|(position, rejection)| in_position(rejection, position, jobs.len()))?;
     let mut names = BTreeSet::new();
-    for (position, (_, spec)) in jobs.iter().enumerate() {
+    for (position, (id, spec)) in jobs.iter().enumerate() {
         spec.validate().map_err(|rejection| in_position(rejection, position, jobs.len()))?;
+        super::array::ids_are_free(state, *id, spec)?;
         if let Some(name) = &spec.name {
             name_is_free(state, &namespace, name)?;
             if !names.insert(name) {

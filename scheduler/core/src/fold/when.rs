@@ -45,6 +45,7 @@ pub(super) fn job_retried(state: &mut State, seq: Sequence, at: Timestamp, e: &J
     job.finished_at = None;
     job.result = None;
     job.begin_anew(at);
+    super::array::begin_anew(job);
     note_commit(job, seq);
     index.enter_status(e.job, job);
     index.enter_name(e.job, job);

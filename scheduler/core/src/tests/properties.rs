@@ -2,12 +2,13 @@
 
 use super::scene::*;
 use crate::decide::{Refusal, decide};
-use crate::depend;
 use crate::fold::fold;
 use crate::invariant;
 use crate::plan::{Hints, plan};
 use crate::state::State;
 use crate::timer;
+use crate::{array, depend};
+use outlive_schemas::array::ArraySpec;
 use outlive_schemas::command::{Command, Stop};
 use outlive_schemas::depend::{Condition, Dependency};
 use outlive_schemas::event::Envelope;
@@ -184,7 +185,8 @@ impl World {
 
     fn fresh_id(&mut self) -> JobId {
         self.submitted += 1;
-        job(self.submitted)
+        // With room for the ids of tasks.
+        job(self.submitted * 16)
     }
 
     fn job(&self, number: u8) -> JobId {
@@ -218,6 +220,7 @@ impl World {
                         1 => service(),
                         2 => batch().in_zones(&["a"]),
                         3 => batch().needing(700, 300),
+                        6 => batch().with(|spec| spec.array = Some(ArraySpec { count: 5, parallel: Some(2) })),
                         4 => batch().with(|spec| {
                             spec.start = Some(Start::Delay(Millis(1_500)));
                             spec.deadline = Some(GiveUp { start_within: Some(Millis(900)), finish_within: None });
@@ -339,6 +342,7 @@ impl World {
             Step::Due => {
                 let mut due = timer::due(&self.state, self.now, 100);
                 due.extend(depend::due(&self.state, 100));
+                due.extend(array::due(&self.state, 100));
                 due
             }
             Step::Wait(ms) => {
@@ -494,6 +498,7 @@ proptest! {
             world.now = world.now + Millis(60_000);
             let mut commands = timer::due(&world.state, world.now, 100);
             commands.extend(depend::due(&world.state, 100));
+            commands.extend(array::due(&world.state, 100));
             for executor in world.state.to_evict().filter_map(|id| world.state.executors.get(&id)) {
                 commands.extend(executor.attempts.iter().map(|job| evict(*job, world.attempt(*job))));
             }
