@@ -2,6 +2,7 @@
 //!
 //! A pulled cable is a real partition: nothing is refused and nothing is closed, it is only silent.
 
+use outlive_schemas::time::Timestamp;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -26,6 +27,12 @@ fn ip(args: &[&str]) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+/// With the time, to be read beside the logs of those it happens to.
+fn tell(host: &str, what: &str) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    eprintln!("{} {host} {what}", Timestamp(u64::try_from(now.as_millis()).unwrap_or_default()));
 }
 
 impl Network {
@@ -79,11 +86,13 @@ impl Network {
     pub fn cut(&self, name: &str) {
         ip(&["-n", &self.switch(), "link", "set", &self.host(name).cable, "down"])
             .unwrap_or_else(|why| panic!("{why}"));
+        tell(name, "is cut off");
     }
 
     /// Plugs it in again.
     pub fn mend(&self, name: &str) {
         ip(&["-n", &self.switch(), "link", "set", &self.host(name).cable, "up"]).unwrap_or_else(|why| panic!("{why}"));
+        tell(name, "is back");
     }
 
     /// Starts a program on a host. The child is the program itself.

@@ -189,6 +189,10 @@ impl Drop for Scattered {
         if std::thread::panicking() {
             self.print_logs();
         }
+        if std::env::var_os("OUTLIVE_TEST_KEEP").is_some() {
+            self.scratch.disable_cleanup(true);
+            eprintln!("kept: {}", self.scratch.path().display());
+        }
         for child in self.children.iter().rev() {
             let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
             if let Some(pid) = pid {

@@ -1,7 +1,7 @@
 //! Executors coming and going.
 
 use super::{Refusal, fact};
-use crate::state::State;
+use crate::state::{Job, State};
 use outlive_schemas::command::LossReason;
 use outlive_schemas::error::{ErrorCode, Rejection};
 use outlive_schemas::event::{Envelope, Event, ExecutorLost};
@@ -66,7 +66,15 @@ pub(super) fn lose(
     now: Timestamp,
 ) -> Result<Vec<Envelope>, Refusal> {
     let known = state.executors.get(&executor).filter(|e| e.is_alive()).ok_or(Refusal::Stale)?;
-    // A last sign of life before it came cannot be.
-    let last_seen = last_seen.max(known.joined_at);
+    // A last sign of life before it came cannot be. And a leader that is newer than that has not heard it, but the log
+    // has.
+    let in_the_log = known.attempts.iter().filter_map(|job| sign_of_life(state.jobs.get(job)?)).max();
+    let last_seen = last_seen.max(known.joined_at).max(in_the_log.unwrap_or_default().min(now));
     Ok(fact(now, Event::ExecutorLost(ExecutorLost { executor, reason, last_seen })))
+}
+
+/// When the executor of a job's newest attempt is last known to have said something of it.
+fn sign_of_life(job: &Job) -> Option<Timestamp> {
+    let checkpoint = job.checkpoints.iter().rev().find(|checkpoint| checkpoint.attempt == job.attempt);
+    job.attempt_started_at.max(checkpoint.map(|checkpoint| checkpoint.at))
 }

@@ -24,8 +24,11 @@ pub(super) fn evict(
     if job.stop.is_some() {
         return Ok(fact(now, Event::JobFinished(cancelled(id, job, "cancelled; its executor was lost"))));
     }
+    // Its executor may have been silent since before the attempt came.
+    let placed_at = job.placement.map_or(job.submitted_at, |placed| placed.since.max(job.submitted_at));
+    let lost_at = loss.last_seen.max(placed_at);
     let end = life::End {
-        at: loss.last_seen.max(job.submitted_at),
+        at: lost_at,
         latest: job.restorable_checkpoint().copied(),
         exit_code: None,
         lost: Some(compact_str::format_compact!("executor {} was lost", executor.registration.name)),
@@ -43,8 +46,7 @@ pub(super) fn evict(
         },
         exit_code: None,
         failures: job.failures,
-        // Its executor may have been silent since before the job came.
-        lost_at: loss.last_seen.max(job.submitted_at),
+        lost_at,
         next_try_at: now,
     };
     Ok(fact(now, Event::JobRestarting(event)))

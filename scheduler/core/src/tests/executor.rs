@@ -126,6 +126,33 @@ fn a_job_is_not_said_to_have_been_lost_before_it_was_there() {
 }
 
 #[test]
+fn a_leader_that_never_heard_an_executor_counts_from_what_the_log_has_heard() {
+    // It came with the loss, and knows when the executor joined; the log knows of a start and a checkpoint.
+    let lost_at = |scene: Scene| {
+        let (scene, events) = scene.at(9_000).when(lose(A, T0)).happened();
+        let Event::ExecutorLost(lost) = &events[0].event else { panic!("{events:?}") };
+        let (_, events) = scene.when(evict(job(1), 1)).happened();
+        let Event::JobRestarting(restarting) = &events[0].event else { panic!("{events:?}") };
+        (lost.last_seen, restarting.lost_at)
+    };
+    let placed = given([joined(A)]).and([submitted(job(1), service())]).at(1_000).and([placed(job(1), 1, A)]);
+    assert_eq!(lost_at(placed.clone()), (T0, at(1_000)), "not before it was placed");
+    let started = placed.at(3_000).and([started(job(1), 1, at(2_000))]);
+    assert_eq!(lost_at(started.clone()), (at(2_000), at(2_000)));
+    let stored = started.at(5_000).and([checkpointed(job(1), 1, 1)]);
+    assert_eq!(lost_at(stored.clone()), (at(5_000), at(5_000)));
+    // What any of its attempts says is its sign of life; what another executor's says is not.
+    let beside = |on| stored.clone().at(6_000).and([joined(B)]).and(running(job(2), service(), on));
+    let later = |on| lost_at(beside(on).at(7_000).and([checkpointed(job(2), 1, 1)])).1;
+    assert_eq!((later(A), later(B)), (at(7_000), at(5_000)));
+    // An attempt before it was somebody else's.
+    let moved = given([joined(A), joined(B)]).and(running(job(1), service(), B)).at(4_000);
+    let moved = moved.and([checkpointed(job(1), 1, 1), restarting(job(1), 1, Cause::Drain, 0)]);
+    let (scene, _) = moved.at(4_500).and([placed_from(job(1), 2, A, 1)]).at(9_000).when(lose(A, T0)).happened();
+    assert_eq!(scene.state.executors[&A].lost.unwrap().last_seen, T0);
+}
+
+#[test]
 fn nothing_is_taken_off_an_executor_that_lives() {
     given([joined(A)]).and(running(job(1), batch(), A)).when(evict(job(1), 1)).stale();
     given([joined(A), lost(A), submitted(job(1), batch())]).when(evict(job(1), 0)).stale();
