@@ -129,6 +129,11 @@ pub struct ExecutorMachine {
     heard_ms: Option<u64>,
     /// Whether the lease is lost and being sought again.
     unregistered: bool,
+    /// Whether what is ordered may be older than the registration: from the loss of a lease until a leader has answered
+    /// what was reported under the next one.
+    doubtful: bool,
+    /// Whether the batch under way was sent under the lease that we have now.
+    asked_registered: bool,
     /// Whether an answer to a report is waited for.
     asking: bool,
     report_pause_ms: u64,
@@ -153,6 +158,8 @@ impl ExecutorMachine {
             drain_ms: DRAIN_TIMEOUT_DEFAULT.0,
             heard_ms: None,
             unregistered: false,
+            doubtful: false,
+            asked_registered: false,
             asking: false,
             report_pause_ms: REPORT_PAUSE_MS_MIN,
             report_not_before_ms: 0,
@@ -281,7 +288,7 @@ impl ExecutorMachine {
             return;
         }
         let Some(batch) = self.outbox.next_batch(self.id(), self.intake.told(), self.now_ms) else { return };
-        self.asking = true;
+        (self.asking, self.asked_registered) = (true, !self.unregistered);
         self.out.push(Effect::Report(batch));
     }
 
@@ -307,6 +314,9 @@ impl ExecutorMachine {
         self.report_pause_ms = REPORT_PAUSE_MS_MIN;
         self.report_not_before_ms = 0;
         let superseded: BTreeSet<(JobId, Attempt)> = reply.superseded.into_iter().collect();
+        if self.asked_registered && superseded.is_empty() {
+            self.doubtful = false;
+        }
         for entry in self.outbox.answered() {
             let key = (entry.job, entry.attempt);
             if superseded.contains(&key) {
@@ -359,10 +369,17 @@ impl ExecutorMachine {
 
     /// Others may now be told that this executor is gone. What must never run twice is killed before somebody can
     /// start it elsewhere; the rest goes on for as long as its shims allow, for if the registry was only out of reach
-    /// for everybody, nobody has taken it over. A leader that has will dismiss us.
+    /// for everybody, nobody has taken it over. A leader that has will dismiss us. Until then an order to run such a job
+    /// may have been on its way since before the loss, and is not taken (ADR 13).
     fn lease_lost(&mut self) {
         tracing::warn!(executor = %self.id(), "the lease in etcd is lost; registering again");
         self.unregistered = true;
+        (self.doubtful, self.asked_registered) = (true, false);
+        let waiting = self.waiting.iter().filter(|(_, assignment)| assignment.spec.exclusive);
+        for (job, attempt) in waiting.map(|(job, waiting)| (*job, waiting.attempt)).collect::<Vec<_>>() {
+            self.waiting.remove(&job);
+            self.give_back(job, attempt, Cause::ExecutorLost);
+        }
         let exclusive: Vec<_> =
             self.live.iter().filter(|(_, live)| live.assignment.spec.exclusive).map(|(key, _)| *key).collect();
         for (job, attempt) in exclusive {
@@ -472,3 +489,6 @@ fn log_end(job: JobId, attempt: Attempt, outcome: &Outcome) {
         outcome => tracing::info!(%job, %attempt, ?outcome, "did not succeed"),
     }
 }
+
+#[cfg(test)]
+mod tests;

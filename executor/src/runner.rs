@@ -124,8 +124,9 @@ struct Live {
     taken: Option<Taken>,
     /// Since when the latest state that it could fall back to is the latest: the start, or a checkpoint.
     safe_since_ms: Option<u64>,
-    /// When the order was taken.
+    /// When the order was taken, and under which registration.
     begun: SystemTime,
+    registration: u64,
     preparing: Option<AbortHandle>,
     checkpointing: Option<AbortHandle>,
 }
@@ -143,18 +144,25 @@ impl Live {
 struct Deadlines {
     ordinary: BootTime,
     exclusive: BootTime,
+    /// Of how many in this incarnation the renewals are.
+    registration: u64,
 }
 
 impl Deadlines {
-    fn of(membership: &dyn Membership) -> Deadlines {
+    fn of(membership: &dyn Membership, registration: u64) -> Deadlines {
         let ago = Duration::from_millis(membership.renewed_ms_ago());
         let now = BootTime::now();
         let until = |span: Duration| now.after(span.saturating_sub(ago));
-        Deadlines { ordinary: until(ORDINARY_SPAN), exclusive: until(EXCLUSIVE_SPAN) }
+        Deadlines { ordinary: until(ORDINARY_SPAN), exclusive: until(EXCLUSIVE_SPAN), registration }
     }
 
-    fn of_attempt(&self, exclusive: bool) -> BootTime {
-        if exclusive { self.exclusive } else { self.ordinary }
+    /// Nothing where the lease that an exclusive attempt began under is over: another one grants it no more time, for by
+    /// then somebody else may run the job.
+    fn of_attempt(&self, exclusive: bool, begun_under: u64) -> Option<BootTime> {
+        match exclusive {
+            true => (self.registration == begun_under).then_some(self.exclusive),
+            false => Some(self.ordinary),
+        }
     }
 }
 
@@ -187,6 +195,8 @@ struct Runner {
     /// What the attempts of the machine work with.
     live: BTreeMap<(JobId, Attempt), Live>,
     membership: Arc<dyn Membership>,
+    /// Counts registrations: each is a lease of its own.
+    registration: u64,
     deadlines: watch::Sender<Deadlines>,
     tasks: mpsc::Sender<Input>,
     /// The report under way.
@@ -274,6 +284,7 @@ impl Runner {
             Input::Registered(Registered(membership)) => {
                 tracing::info!(executor = %self.id(), "registered again");
                 self.membership = membership;
+                self.registration += 1;
                 self.readiness.set_registered(true);
                 self.move_deadlines();
                 self.step(machine::Input::Registered).await;
@@ -322,9 +333,9 @@ impl Runner {
 
     /// Tells the shims of a confirmed renewal.
     fn move_deadlines(&self) {
-        let next = Deadlines::of(&*self.membership);
+        let next = Deadlines::of(&*self.membership, self.registration);
         self.deadlines.send_if_modified(|last| {
-            let moved = next.ordinary.since(last.ordinary) >= DEADLINE_STEP;
+            let moved = next.ordinary.since(last.ordinary) >= DEADLINE_STEP || next.registration != last.registration;
             if moved {
                 *last = next;
             }

@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 
 /// Between two tries at something that is out of reach.
 const PAUSE: Duration = Duration::from_millis(250);
+/// Whoever found the log out of reach leaves the next election to those who may be nearer to it.
+const LET_OTHERS_TRY: Duration = Duration::from_millis(1_000);
 
 /// Runs a scheduler until `shutdown`, or until something is wrong that waiting does not mend.
 pub async fn run(config: SchedulerConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), SchedulerError> {
@@ -65,8 +67,9 @@ pub async fn run(config: SchedulerConfig, shutdown: impl Future<Output = ()> + S
     };
     let imager = tokio::spawn(imager.run());
 
+    let connection = takeover::Connection::default();
     let (stop, stopping) = tokio::sync::watch::channel(false);
-    let mut scheduler = Scheduler { config, stores, clock: Clock::start(), readiness, tracer, leading, stopping };
+    let mut scheduler = Scheduler { config, stores, clock: Clock::start(), readiness, tracer, leading, stopping, connection };
     let result = {
         let running = scheduler.run();
         tokio::pin!(running);
@@ -95,13 +98,14 @@ struct Scheduler {
     tracer: Tracer,
     leading: Arc<AtomicBool>,
     stopping: tokio::sync::watch::Receiver<bool>,
+    connection: takeover::Connection,
 }
 
 impl Scheduler {
     async fn run(&mut self) -> Result<(), SchedulerError> {
         let mut follower = self.readiness.pulse.while_waiting(self.replay()).await?;
         while !*self.stopping.borrow() {
-            let takeover = takeover::Takeover::new(&self.stores, &self.config, self.clock);
+            let takeover = takeover::Takeover::new(&self.stores, &self.config, self.clock, &self.connection);
             let mut stopping = self.stopping.clone();
             let vacant = async {
                 tokio::select! {
@@ -123,7 +127,11 @@ impl Scheduler {
                     self.readiness.replays();
                     metrics::leading(None);
                     tenure.resign().await;
+                    let out_of_reach = matches!(ended, Err(SchedulerError::Replay(ReplayError::Read(_))));
                     self.ended(term, ended)?;
+                    if out_of_reach {
+                        tokio::time::sleep(LET_OTHERS_TRY).await;
+                    }
                     // What was folded ahead of the log is thrown away with the reign; the follower has the log's.
                 }
                 Ok(None) => {}

@@ -64,6 +64,12 @@ pub trait CommitLog: Send + Sync + 'static {
 
     async fn extent(&self) -> Result<Extent, ReadError>;
 
+    /// The same from one whom most replicas answer to, or nothing. Whoever led the log before it was cut off tells an
+    /// older extent until it hears of its successor, and where no more can be told commits must not be taken for lost.
+    async fn settled_extent(&self) -> Result<Extent, ReadError> {
+        self.extent().await
+    }
+
     /// Lets go of everything below `first`. The newest message always stays, so that the log never looks new.
     async fn purge_below(&self, first: Sequence) -> Result<(), ReadError>;
 

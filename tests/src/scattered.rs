@@ -4,6 +4,7 @@
 
 use crate::client::Client;
 use crate::command::{self, Outcome, outlive_bin};
+use crate::dev::is_alive;
 use crate::hosts::Network;
 use crate::wait::wait_until_true;
 use crate::{EVENTUALLY, SOON};
@@ -23,7 +24,7 @@ const TAIL_LINES: usize = 25;
 pub struct Scattered {
     pub network: Network,
     scratch: TempDir,
-    children: Vec<Child>,
+    children: Vec<(String, Child)>,
 }
 
 fn program(variable: &str, name: &str) -> PathBuf {
@@ -94,7 +95,7 @@ impl Scattered {
 
     fn launch(&mut self, host: &str, name: &str, program: &Path, args: &[String]) {
         let child = self.network.start(host, program, args, &self.path(&format!("{name}.log")));
-        self.children.push(child);
+        self.children.push((name.to_owned(), child));
     }
 
     fn start_servers(&mut self, zone: &str) {
@@ -162,6 +163,11 @@ impl Scattered {
         ROLES.iter().for_each(|role| self.network.mend(&format!("{role}-{zone}")));
     }
 
+    /// Whoever has ended: a partition is a reason to wait, and to nobody a reason to go.
+    pub fn ended(&self) -> Vec<&str> {
+        self.children.iter().filter(|(_, child)| !is_alive(child.id())).map(|(name, _)| name.as_str()).collect()
+    }
+
     pub async fn outlive(&self, args: &[&str]) -> Outcome {
         let mut command = tokio::process::Command::new(outlive_bin());
         command.arg("--config").arg(self.config()).args(args).env_remove("NATS_URL").current_dir(self.scratch.path());
@@ -193,13 +199,13 @@ impl Drop for Scattered {
             self.scratch.disable_cleanup(true);
             eprintln!("kept: {}", self.scratch.path().display());
         }
-        for child in self.children.iter().rev() {
+        for (_, child) in self.children.iter().rev() {
             let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
             if let Some(pid) = pid {
                 let _ = kill_process(pid, Signal::KILL);
             }
         }
-        for child in &mut self.children {
+        for (_, child) in &mut self.children {
             drop(child.wait());
         }
         // The executors' shims notice the end of their pipes, and take their jobs along.

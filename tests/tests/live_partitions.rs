@@ -110,6 +110,7 @@ async fn whoever_is_cut_off_changes_nothing_when_it_is_back() {
     world.mend_zone(&zone);
     executors_are_ready(&client).await;
     eprintln!("{} in the ledger", ledger.close("after every partition").await);
+    assert_eq!(world.ended(), [""; 0], "nobody takes being cut off for a lost log, or for anything else to stop for");
     let attempts: Vec<u64> = client.history(&job).await.iter().filter_map(|event| event["attempt"].as_u64()).collect();
     assert!(attempts.is_sorted(), "nothing of an old attempt is taken once a new one is placed: {attempts:?}");
     world.outlive(&["log", "verify"]).await.expect_ok("log verify");

@@ -32,7 +32,7 @@ impl ExecutorMachine {
             // Who is going takes nothing on: it was placed before the leader knew.
             Order::Assign(assignments) if matches!(self.mode, Mode::Leaving { .. }) => {
                 for assignment in assignments {
-                    self.decline(&assignment);
+                    self.decline(&assignment, Cause::Drain);
                 }
             }
             Order::Assign(assignments) => {
@@ -50,13 +50,13 @@ impl ExecutorMachine {
     }
 
     /// Gives an assignment back that was not begun.
-    fn decline(&mut self, assignment: &Assignment) {
+    fn decline(&mut self, assignment: &Assignment, cause: Cause) {
         let (job, attempt, placed_at) = (assignment.job, assignment.attempt, assignment.placed_at);
         let need = Capacity::default();
         if self.intake.assign(&self.holdings, &self.registration.capacity, job, attempt, &need) == Admission::Take {
             self.replace(job);
             self.holdings.insert(job, Holding { attempt, placed_at, need, over: false });
-            self.give_back(job, attempt, Cause::Drain);
+            self.give_back(job, attempt, cause);
         }
     }
 
@@ -97,6 +97,10 @@ impl ExecutorMachine {
             // It is not held, so the leader will find it missing and assign it again.
             tracing::warn!(%job, %attempt, "not taken: too many reports are unanswered");
             return;
+        }
+        if self.doubtful && assignment.spec.exclusive {
+            tracing::info!(%job, %attempt, "not taken: it may have been ordered before the lease was lost");
+            return self.decline(&assignment, Cause::ExecutorLost);
         }
         match self.intake.assign(&self.holdings, &self.registration.capacity, job, attempt, &need) {
             Admission::Ignore => {}

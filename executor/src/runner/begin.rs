@@ -101,8 +101,9 @@ pub(crate) async fn run(
             // Terms and positions are the cluster's; they outlive an incarnation.
             machine: ExecutorMachine::new(registration, intake).with_drain_timeout(config.executor.drain_timeout),
             live: BTreeMap::new(),
-            deadlines: watch::Sender::new(Deadlines::of(&*membership)),
+            deadlines: watch::Sender::new(Deadlines::of(&*membership, 0)),
             membership,
+            registration: 0,
             tasks,
             answer: None,
         };

@@ -64,6 +64,7 @@ impl Runner {
                     job,
                     attempt,
                     exclusive: live.assignment.spec.exclusive,
+                    registration: live.registration,
                     handle,
                     deadlines: self.deadlines.subscribe(),
                     tasks: self.tasks.clone(),
@@ -191,6 +192,7 @@ impl Runner {
             taken: None,
             safe_since_ms: None,
             begun: SystemTime::now(),
+            registration: self.registration,
             preparing: None,
             checkpointing: None,
         };
@@ -210,7 +212,9 @@ impl Runner {
             Effect::Start => {
                 live.preparing = None;
                 let (assignment, directory) = (Arc::clone(&live.assignment), live.directory.clone());
-                let deadline = self.deadlines.borrow().of_attempt(assignment.spec.exclusive);
+                let deadline = self.deadlines.borrow().of_attempt(assignment.spec.exclusive, live.registration);
+                // Without one it is over already, and the shim starts nothing.
+                let deadline = deadline.unwrap_or_else(BootTime::now);
                 // Never given up: what it has started must be known.
                 spawn(&self.tasks, job, attempt, async move {
                     AttemptInput::Launched(workshop.launch(&assignment, &directory, deadline).await)
@@ -342,6 +346,8 @@ struct Watcher {
     job: JobId,
     attempt: Attempt,
     exclusive: bool,
+    /// Under which the attempt began.
+    registration: u64,
     handle: ProcessHandle,
     deadlines: watch::Receiver<super::Deadlines>,
     tasks: mpsc::Sender<Input>,
@@ -370,7 +376,9 @@ impl Watcher {
     }
 
     async fn extend(&mut self) {
-        let until = self.deadlines.borrow_and_update().of_attempt(self.exclusive);
+        let Some(until) = self.deadlines.borrow_and_update().of_attempt(self.exclusive, self.registration) else {
+            return;
+        };
         // One that is gone says so by its last event.
         let _ = self.handle.extend_until(until).await;
     }

@@ -171,6 +171,12 @@ impl Supervisor {
         if !matches!(self.phase, Phase::Idle { .. }) {
             return Ok(());
         }
+        // Its executor may have stood still since it gave the order.
+        if BootTime::now() >= start.deadline {
+            self.phase = Phase::Over { until: BootTime::now().after(FAREWELL_LIMIT) };
+            let reason = "its executor's lease was not renewed in time".to_owned();
+            return self.control.say(&FromShim::LaunchFailed { reason });
+        }
         let launched = launch(start);
         // From here on the pipes belong to the job alone: they end when its last process does.
         super::let_go_of_output()?;

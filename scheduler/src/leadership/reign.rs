@@ -2,7 +2,7 @@
 
 use super::{Scheduler, apart};
 use crate::clock::{Clock, Ids, TermClock};
-use crate::error::SchedulerError;
+use crate::error::{ReplayError, SchedulerError};
 use crate::follower::Follower;
 use crate::journal::{Append, Journal, SHARD};
 use crate::leader::{Identity, Input, Leader, Output, Resignation};
@@ -25,7 +25,7 @@ use outlive_schemas::{limits, subject};
 use outlive_store::frame::{ChainHash, FrameSealer, Place, seal_commit};
 use outlive_store::leadership::Tenure;
 use outlive_store::log::bridged::{BridgedLog, Inherited, Step as Drain};
-use outlive_store::log::{AppendError, CommitLog, Stored};
+use outlive_store::log::{AppendError, CommitLog, ReadError, Stored};
 use outlive_store::telemetry::trace::SpanRecord;
 use outlive_store::witness::{Witness, judge};
 use std::sync::Arc;
@@ -46,6 +46,9 @@ const SURVEY_EVERY: Duration = Duration::from_secs(1);
 const AHEAD_WORTH_A_WORD: Millis = Millis(1_000);
 /// Tries to append the barrier while the last commits of earlier leaders still land.
 const BARRIER_TRIES_MAX: u32 = 1_000;
+/// A log that ends too early must say so for this long, before what is missing counts as lost. A server that was cut off
+/// leads the stream in its own opinion until it hears of its successor, and a new one may still be reading its own log.
+const LOST_AFTER: Duration = Duration::from_secs(2);
 
 /// How a term ended that did not fail.
 pub enum End {
@@ -101,6 +104,7 @@ impl<'a> Reign<'a> {
         let witness = witness.map(|body| Witness::decode(&body)).transpose().map_err(SchedulerError::Witness)?;
         // Read after the election was won: nobody else can add to it from here on.
         let inherited = Inherited::new(self.stores.bridge.list().await.map_err(SchedulerError::Bridge)?);
+        let mut missing_since = None;
         for _ in 0..BARRIER_TRIES_MAX {
             follower.catch_up().await.map_err(SchedulerError::Replay)?;
             if let Some(seen) =
@@ -117,14 +121,14 @@ impl<'a> Reign<'a> {
                     continue;
                 }
                 Drain::ReadUpTo(seq) => {
-                    self.must_hold(Witness { seq, chain: ChainHash::default() }, follower).await?;
+                    self.must_hold(Witness { seq, chain: ChainHash::default() }, follower, &mut missing_since).await?;
                     continue;
                 }
                 Drain::Lost(lost) => return Err(SchedulerError::Lost(lost)),
                 Drain::Done => {}
             }
             if let Some(behind) = witness.filter(|witness| witness.seq > follower.seq) {
-                self.must_hold(behind, follower).await?;
+                self.must_hold(behind, follower, &mut missing_since).await?;
                 continue;
             }
             judge(witness, follower.seq, |seq| follower.chain_at(seq)).map_err(SchedulerError::Lost)?;
@@ -133,7 +137,8 @@ impl<'a> Reign<'a> {
                 return Ok(Begun::Barrier(inherited.positions().collect()));
             }
         }
-        Err(SchedulerError::Barrier { term: self.term, source: AppendError::Conflict { at: follower.seq.next() } })
+        let reason = format!("what it holds beyond {} cannot be read, or others append to it without end", follower.seq);
+        Err(SchedulerError::Replay(ReplayError::Read(ReadError::Unavailable { reason })))
     }
 
     /// The log has seen a term that is not below ours: somebody won after us, or etcd counts from an earlier time.
@@ -145,11 +150,18 @@ impl<'a> Reign<'a> {
         }
     }
 
-    /// A replica may be behind, so a log that seems to end before the witness is settled by its own extent.
-    async fn must_hold(&self, witness: Witness, follower: &Follower) -> Result<(), SchedulerError> {
-        let extent =
-            self.stores.log.extent().await.map_err(crate::error::ReplayError::Read).map_err(SchedulerError::Replay)?;
-        if extent.last < witness.seq {
+    /// A replica may be behind, so a log that seems to end before the witness is settled by its own extent, told by one
+    /// that most replicas answer to. Where there is none the term is given up: another scheduler may reach one.
+    async fn must_hold(
+        &self,
+        witness: Witness,
+        follower: &Follower,
+        missing_since: &mut Option<Instant>,
+    ) -> Result<(), SchedulerError> {
+        let extent = self.stores.log.settled_extent().await.map_err(ReplayError::Read).map_err(SchedulerError::Replay)?;
+        if extent.last >= witness.seq {
+            *missing_since = None;
+        } else if missing_since.get_or_insert_with(Instant::now).elapsed() >= LOST_AFTER {
             judge(Some(witness), extent.last, |seq| follower.chain_at(seq)).map_err(SchedulerError::Lost)?;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -29,11 +29,19 @@ pub struct Suspicion {
     term: Term,
     heard: Timestamp,
     gone_probes: u32,
+    /// Since when this standby is connected.
+    connected: Timestamp,
 }
 
 impl Suspicion {
     pub fn new(term: Term, now: Timestamp) -> Suspicion {
-        Suspicion { term, heard: now, gone_probes: 0 }
+        Suspicion { term, heard: now, gone_probes: 0, connected: Timestamp(0) }
+    }
+
+    /// Since when this standby is connected. A server that is back itself may not have found the others yet, and says
+    /// that nobody is there of whoever is on theirs: for a while only silence counts.
+    pub fn connected_since(&mut self, at: Timestamp) {
+        self.connected = at;
     }
 
     /// A beat of this leader, or of a later one.
@@ -60,7 +68,7 @@ impl Suspicion {
             Probed::NobodyThere => self.gone_probes += 1,
             Probed::Silent => {}
         }
-        if self.gone_probes >= GONE_PROBES {
+        if self.gone_probes >= GONE_PROBES && now.since(self.connected) >= SILENT_AFTER {
             return Some(Gone::ProcessGone);
         }
         (now.since(self.heard) >= SILENT_AFTER).then_some(Gone::Silent)
@@ -95,6 +103,18 @@ mod tests {
         assert_eq!(suspicion.probed(Probed::Here, at), None);
         assert_eq!(suspicion.probed(Probed::NobodyThere, at), None);
         assert_eq!(suspicion.probed(Probed::NobodyThere, at), Some(Gone::ProcessGone));
+    }
+
+    #[test]
+    fn nobody_there_says_little_to_one_that_has_just_been_connected() {
+        let mut suspicion = suspicion();
+        suspicion.connected_since(START);
+        let soon = |ms| START + Millis(ms);
+        assert_eq!(suspicion.probed(Probed::NobodyThere, soon(400)), None);
+        assert_eq!(suspicion.probed(Probed::NobodyThere, soon(500)), None, "its server may not have found the others");
+        suspicion.beat(Term(3), soon(900));
+        assert_eq!(suspicion.probed(Probed::NobodyThere, soon(2_000)), None);
+        assert_eq!(suspicion.probed(Probed::NobodyThere, soon(2_100)), Some(Gone::ProcessGone));
     }
 
     #[test]

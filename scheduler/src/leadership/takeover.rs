@@ -12,7 +12,10 @@ use async_nats::{Client, RequestErrorKind};
 use futures::StreamExt as _;
 use outlive_schemas::id::SchedulerName;
 use outlive_schemas::subject;
+use outlive_schemas::time::Timestamp;
 use outlive_store::leadership::Reign;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Between two looks at the leader.
@@ -21,15 +24,31 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 /// How often the leader's key is read although nothing asks for it.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
 
-pub struct Takeover {
+pub struct Takeover<'a> {
     stores: Stores,
     own: SchedulerName,
     clock: Clock,
+    connection: &'a Connection,
 }
 
-impl Takeover {
-    pub fn new(stores: &Stores, config: &SchedulerConfig, clock: Clock) -> Takeover {
-        Takeover { stores: stores.clone(), own: config.name.clone(), clock }
+/// Since when this process is connected to NATS, as far as it has looked.
+#[derive(Debug, Default)]
+pub struct Connection(Mutex<(u64, Timestamp)>);
+
+impl Connection {
+    fn since(&self, client: &Client, now: Timestamp) -> Timestamp {
+        let connects = client.statistics().connects.load(Ordering::Relaxed);
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.0 != connects {
+            *seen = (connects, now);
+        }
+        seen.1
+    }
+}
+
+impl<'a> Takeover<'a> {
+    pub fn new(stores: &Stores, config: &SchedulerConfig, clock: Clock, connection: &'a Connection) -> Takeover<'a> {
+        Takeover { stores: stores.clone(), own: config.name.clone(), clock, connection }
     }
 
     /// Returns once nobody holds the leadership, as far as etcd can be asked.
@@ -80,6 +99,7 @@ impl Takeover {
                     None => return std::future::pending().await,
                 },
                 () = tokio::time::sleep(LOOK_EVERY) => {
+                    suspicion.connected_since(self.connection.since(client, self.clock.now()));
                     if !suspicion.is_probe_due(self.is_listening(), self.clock.now()) {
                         continue;
                     }

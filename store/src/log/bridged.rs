@@ -164,6 +164,12 @@ impl<L: CommitLog + ?Sized> CommitLog for BridgedLog<L> {
         Ok(Extent { last: extent.last.max(last), ..extent })
     }
 
+    async fn settled_extent(&self) -> Result<Extent, ReadError> {
+        let last = self.bridged().last().map_or(Sequence(0), |commit| commit.seq);
+        let extent = self.log.settled_extent().await?;
+        Ok(Extent { last: extent.last.max(last), ..extent })
+    }
+
     async fn purge_below(&self, first: Sequence) -> Result<(), ReadError> {
         self.log.purge_below(first).await
     }

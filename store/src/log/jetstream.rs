@@ -13,6 +13,7 @@ pub use config::{Unsafe, UnsafeStream, check_stream, stream_config};
 use super::{AppendError, CommitLog, Extent, ReadError, Stored};
 use crate::nats::Nats;
 use async_nats::jetstream;
+use async_nats::jetstream::stream::ClusterInfo;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -29,6 +30,10 @@ const REQUEST_MAX: Duration = Duration::from_secs(5);
 /// How long a log that ends before the expected position is asked again. A stream's leader knows every acknowledged
 /// message soon after its election; one that still does not is missing some.
 const BEHIND_MAX: Duration = Duration::from_secs(30);
+
+/// A stream's leader hears of each replica every second. One that has not heard of them for this long may have been cut
+/// off, and not know of its successor yet.
+const IN_TOUCH_WITHIN: Duration = Duration::from_secs(2);
 
 /// A handle on the stream [`subject::LOG_STREAM`], which must be there and pass [`check_stream`].
 #[derive(Clone, Debug)]
@@ -58,6 +63,10 @@ impl JetStreamLog {
         JetStreamLog { behind_max, ..self }
     }
 
+    async fn info(&self) -> Result<StreamInfo, ReadError> {
+        self.api("STREAM.INFO", String::new()).await
+    }
+
     async fn api<T: for<'a> Deserialize<'a>>(&self, operation: &str, body: String) -> Result<T, ReadError> {
         let subject = format!("$JS.API.{operation}.{}", subject::LOG_STREAM);
         let request = async_nats::Request::new().payload(body.into()).timeout(Some(REQUEST_MAX));
@@ -74,6 +83,27 @@ impl JetStreamLog {
 #[derive(Deserialize)]
 struct StreamInfo {
     state: StreamState,
+    config: StreamReplicas,
+    cluster: Option<ClusterInfo>,
+}
+
+#[derive(Deserialize)]
+struct StreamReplicas {
+    num_replicas: usize,
+}
+
+impl StreamInfo {
+    fn extent(&self) -> Extent {
+        let StreamState { messages, bytes, first_seq, last_seq } = self.state;
+        let first = if messages == 0 { last_seq + 1 } else { first_seq };
+        Extent { first: Sequence(first), last: Sequence(last_seq), bytes }
+    }
+
+    /// How many replicas, the one that answers among them, it has heard of so lately that it leads them.
+    fn in_touch(&self) -> usize {
+        let replicas = self.cluster.iter().flat_map(|cluster| &cluster.replicas);
+        1 + replicas.filter(|peer| peer.current && !peer.offline && peer.active < IN_TOUCH_WITHIN).count()
+    }
 }
 
 #[derive(Deserialize)]
@@ -111,9 +141,16 @@ impl CommitLog for JetStreamLog {
     }
 
     async fn extent(&self) -> Result<Extent, ReadError> {
-        let StreamInfo { state } = self.api("STREAM.INFO", String::new()).await?;
-        let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
-        Ok(Extent { first: Sequence(first), last: Sequence(state.last_seq), bytes: state.bytes })
+        Ok(self.info().await?.extent())
+    }
+
+    async fn settled_extent(&self) -> Result<Extent, ReadError> {
+        let info = self.info().await?;
+        let (in_touch, all) = (info.in_touch(), info.config.num_replicas);
+        if in_touch * 2 > all {
+            return Ok(info.extent());
+        }
+        Err(unavailable(format!("STREAM.INFO: who answers for the stream is in touch with {in_touch} of {all} replicas")))
     }
 
     async fn purge_below(&self, first: Sequence) -> Result<(), ReadError> {
@@ -137,5 +174,32 @@ impl CommitLog for JetStreamLog {
             future::ready(sequence_of(&message).map(|seq| Stored { seq, body: message.payload }))
         });
         Ok(stored.boxed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a stream's leader tells of itself and its replicas: whether each is current, and for how long it was silent.
+    fn told(replicas: usize, peers: &[(bool, u64)]) -> StreamInfo {
+        let peers: Vec<_> = peers
+            .iter()
+            .map(|(current, ms)| json!({"name": "n", "current": current, "active": ms * 1_000_000}))
+            .collect();
+        let state = json!({"messages": 0, "bytes": 0, "first_seq": 0, "last_seq": 0});
+        let cluster = json!({"name": "c", "leader": "n", "replicas": peers});
+        let info = json!({"state": state, "config": {"num_replicas": replicas}, "cluster": cluster});
+        serde_json::from_value(info).expect("a stream's info")
+    }
+
+    #[test]
+    fn who_has_not_heard_of_its_replicas_does_not_say_where_the_log_ends() {
+        assert_eq!(told(3, &[(true, 300), (true, 900)]).in_touch(), 3);
+        assert_eq!(told(3, &[(true, 1_999), (true, 60_000)]).in_touch(), 2, "one host is gone");
+        // Cut off for ten seconds, and back: it leads nobody.
+        assert_eq!(told(3, &[(true, 10_000), (true, 2_000)]).in_touch(), 1);
+        assert_eq!(told(3, &[(false, 100), (true, 100)]).in_touch(), 2, "one that catches up");
+        assert_eq!(told(1, &[]).in_touch(), 1);
     }
 }

@@ -297,11 +297,9 @@ impl ExecutorNode {
     }
 
     fn extend_deadlines(&mut self, env: &mut Env) {
-        if self.lease.is_none() {
-            return;
-        }
+        let Some(Lease { id: lease, .. }) = self.lease else { return };
         let (ordinary, exclusive) = (self.deadline(false), self.deadline(true));
-        self.host.extend(ordinary, exclusive, self.clock, env);
+        self.host.extend(ordinary, exclusive, lease, env);
     }
 
     fn shim_said(&mut self, job: JobId, attempt: Attempt, said: FromShim, env: &mut Env) {
@@ -395,7 +393,7 @@ impl ExecutorNode {
     fn begin_attempt(&mut self, assignment: Arc<Assignment>, env: &mut Env) {
         let key = (assignment.job, assignment.attempt);
         say!(env, "{} takes attempt {} of {}", self.name, key.1, short(key.0));
-        self.work.insert(key, Work::new(assignment));
+        self.work.insert(key, Work::new(assignment, self.lease.map(|lease| lease.id)));
     }
 
     fn is(&self, sabotage: Sabotage, env: &Env) -> bool {

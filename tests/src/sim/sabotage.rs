@@ -19,6 +19,8 @@ pub enum Sabotage {
     NoBarrier,
     /// Shims are never given up: an executor that lost its lease does not kill.
     ShimDeadlineIgnored,
+    /// The deadline of an exclusive attempt follows whatever lease its executor has by then.
+    AnyLeaseWillDo,
     /// Any settle is taken for one's own commit.
     ConflictTakenForSuccess,
     /// An executor that is not heard counts as one without a lease.
@@ -38,7 +40,7 @@ pub enum Sabotage {
 }
 
 impl Sabotage {
-    pub const ALL: [Sabotage; 16] = [
+    pub const ALL: [Sabotage; 17] = [
         Sabotage::FenceOff,
         Sabotage::TimeoutTakenForAbsence,
         Sabotage::CheckpointBeforeUpload,
@@ -47,6 +49,7 @@ impl Sabotage {
         Sabotage::AnswerBeforeDurable,
         Sabotage::NoBarrier,
         Sabotage::ShimDeadlineIgnored,
+        Sabotage::AnyLeaseWillDo,
         Sabotage::ConflictTakenForSuccess,
         Sabotage::LeasesOverlooked,
         Sabotage::StaleReportAccepted,

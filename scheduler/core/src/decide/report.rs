@@ -182,6 +182,7 @@ fn released(id: JobId, job: &Job, released: Released, happened: Timestamp, now: 
         Cause::HostDegraded => "moved off a host that is not well",
         Cause::Drain => "moved off an executor that is drained",
         Cause::Preemption => "gave way to a job of a higher priority",
+        Cause::ExecutorLost => "given back by an executor that had lost its lease",
         _ => "given back",
     };
     let reason = match fault {

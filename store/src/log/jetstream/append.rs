@@ -206,7 +206,7 @@ async fn standing(log: &JetStreamLog, expected: Sequence, body: &Bytes) -> Stand
         Err(ReadError::Purged { .. }) => return Standing::Others,
         Err(ReadError::Unavailable { .. }) => return Standing::Nothing,
     }
-    match log.extent().await {
+    match log.settled_extent().await {
         Ok(extent) if extent.first > at => Standing::Others,
         Ok(extent) if extent.last < expected => Standing::Behind { last: extent.last },
         _ => Standing::Nothing,

@@ -23,6 +23,8 @@ pub struct Process {
     held: bool,
     /// The shim's deadline, by the host's clock.
     deadline: Micros,
+    /// The lease that its attempt began under.
+    lease: Option<u64>,
     /// Tells a planned end from one that was planned before a freeze.
     plan: u64,
 }
@@ -46,11 +48,12 @@ impl Host {
         &mut self,
         (job, attempt): (JobId, Attempt),
         (work, count): (Work, u64),
-        (exclusive, deadline): (bool, Micros),
+        (exclusive, deadline, lease): (bool, Micros, Option<u64>),
         env: &mut Env,
     ) {
+        let since = env.now;
         let process =
-            Process { work, exclusive, count, since: env.now, launched: false, held: false, deadline, plan: 0 };
+            Process { work, exclusive, count, since, launched: false, held: false, deadline, lease, plan: 0 };
         self.processes.insert((job, attempt), process);
         let delay = env.chance.between(2 * MS, 20 * MS) + env.checkers.slow_disk(self.index);
         env.after(delay, self.event(job, attempt, HostEvent::Launched));
@@ -174,13 +177,18 @@ impl Host {
         env.after(delay.clamp(MS, 500 * MS), self.event(key.0, key.1, HostEvent::Deadline));
     }
 
-    /// The executor's lease was renewed: shims may wait longer.
-    pub fn extend(&mut self, ordinary: Micros, exclusive: Micros, _clock: NodeClock, _env: &mut Env) {
+    /// The executor's lease was renewed: shims may wait longer, those of exclusive attempts only if it is the one that
+    /// they began under.
+    pub fn extend(&mut self, ordinary: Micros, exclusive: Micros, lease: u64, env: &Env) {
         if self.frozen {
             return;
         }
         for process in self.processes.values_mut() {
-            let until = if process.exclusive { exclusive } else { ordinary };
+            let until = match process.exclusive {
+                false => ordinary,
+                true if process.lease == Some(lease) || env.is(Sabotage::AnyLeaseWillDo) => exclusive,
+                true => continue,
+            };
             process.deadline = process.deadline.max(until);
         }
     }

@@ -31,6 +31,8 @@ pub enum WorkCall {
 #[derive(Debug)]
 pub struct Work {
     pub assignment: Arc<Assignment>,
+    /// Of the executor, when it took this on.
+    lease: Option<u64>,
     /// The piece under way; an answer to another changes nothing.
     now: u64,
     what: Piece,
@@ -58,9 +60,10 @@ enum Piece {
 }
 
 impl Work {
-    pub fn new(assignment: Arc<Assignment>) -> Work {
+    pub fn new(assignment: Arc<Assignment>, lease: Option<u64>) -> Work {
         Work {
             assignment,
+            lease,
             now: 0,
             what: Piece::Nothing,
             fetched: Vec::new(),
@@ -290,10 +293,11 @@ impl ExecutorNode {
             return;
         }
         let restored = work.baseline.is_some();
-        let (what, count, exclusive) = (job::Work::of(spec), work.count, spec.exclusive);
+        let (what, count, exclusive, lease) = (job::Work::of(spec), work.count, spec.exclusive, work.lease);
         checkers::starts(job, attempt, restored.then_some(count), env);
-        let deadline = self.deadline(exclusive);
-        self.host.launch((job, attempt), (what, count), (exclusive, deadline), env);
+        let holds = !exclusive || lease == self.lease.map(|lease| lease.id) || env.is(Sabotage::AnyLeaseWillDo);
+        let deadline = if holds { self.deadline(exclusive) } else { 0 };
+        self.host.launch((job, attempt), (what, count), (exclusive, deadline, lease), env);
     }
 
     fn store(&mut self, job: JobId, attempt: Attempt, round: u32, env: &mut Env) {
