@@ -86,7 +86,6 @@ async fn a_zone(world: &Scattered, client: &Client, ledger: &Ledger, job: &str) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "run to its end too seldom yet to hold everything else up: run it with --run-ignored only"]
 async fn whoever_is_cut_off_changes_nothing_when_it_is_back() {
     let world = match Scattered::start().await {
         Ok(world) => world,
