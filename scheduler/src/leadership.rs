@@ -69,7 +69,8 @@ pub async fn run(config: SchedulerConfig, shutdown: impl Future<Output = ()> + S
 
     let connection = takeover::Connection::default();
     let (stop, stopping) = tokio::sync::watch::channel(false);
-    let mut scheduler = Scheduler { config, stores, clock: Clock::start(), readiness, tracer, leading, stopping, connection };
+    let mut scheduler =
+        Scheduler { config, stores, clock: Clock::start(), readiness, tracer, leading, stopping, connection };
     let result = {
         let running = scheduler.run();
         tokio::pin!(running);

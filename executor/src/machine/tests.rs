@@ -50,12 +50,8 @@ impl Scene {
     }
 
     fn answered(self, superseded: &[(JobId, Attempt)]) -> Scene {
-        let reply = ReportReply {
-            term: Term(1),
-            seq: Sequence(1),
-            superseded: superseded.to_vec(),
-            retained: Vec::new(),
-        };
+        let reply =
+            ReportReply { term: Term(1), seq: Sequence(1), superseded: superseded.to_vec(), retained: Vec::new() };
         self.input(Input::Answer(Some(reply)))
     }
 

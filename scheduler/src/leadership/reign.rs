@@ -137,7 +137,8 @@ impl<'a> Reign<'a> {
                 return Ok(Begun::Barrier(inherited.positions().collect()));
             }
         }
-        let reason = format!("what it holds beyond {} cannot be read, or others append to it without end", follower.seq);
+        let reason =
+            format!("what it holds beyond {} cannot be read, or others append to it without end", follower.seq);
         Err(SchedulerError::Replay(ReplayError::Read(ReadError::Unavailable { reason })))
     }
 
@@ -158,7 +159,8 @@ impl<'a> Reign<'a> {
         follower: &Follower,
         missing_since: &mut Option<Instant>,
     ) -> Result<(), SchedulerError> {
-        let extent = self.stores.log.settled_extent().await.map_err(ReplayError::Read).map_err(SchedulerError::Replay)?;
+        let extent =
+            self.stores.log.settled_extent().await.map_err(ReplayError::Read).map_err(SchedulerError::Replay)?;
         if extent.last >= witness.seq {
             *missing_since = None;
         } else if missing_since.get_or_insert_with(Instant::now).elapsed() >= LOST_AFTER {

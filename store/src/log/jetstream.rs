@@ -150,7 +150,9 @@ impl CommitLog for JetStreamLog {
         if in_touch * 2 > all {
             return Ok(info.extent());
         }
-        Err(unavailable(format!("STREAM.INFO: who answers for the stream is in touch with {in_touch} of {all} replicas")))
+        Err(unavailable(format!(
+            "STREAM.INFO: who answers for the stream is in touch with {in_touch} of {all} replicas"
+        )))
     }
 
     async fn purge_below(&self, first: Sequence) -> Result<(), ReadError> {

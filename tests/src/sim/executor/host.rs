@@ -52,8 +52,7 @@ impl Host {
         env: &mut Env,
     ) {
         let since = env.now;
-        let process =
-            Process { work, exclusive, count, since, launched: false, held: false, deadline, lease, plan: 0 };
+        let process = Process { work, exclusive, count, since, launched: false, held: false, deadline, lease, plan: 0 };
         self.processes.insert((job, attempt), process);
         let delay = env.chance.between(2 * MS, 20 * MS) + env.checkers.slow_disk(self.index);
         env.after(delay, self.event(job, attempt, HostEvent::Launched));
