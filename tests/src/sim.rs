@@ -37,11 +37,13 @@ pub struct Options {
     pub lose_tail: bool,
     /// Whether users stop, start, update and roll back, and take snapshots, beside everything else.
     pub life: bool,
+    /// Whether operators drain executors and zones, and take that back.
+    pub drains: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { steps: 20_000, sabotage: None, focus: &[], lose_tail: false, life: false }
+        Options { steps: 20_000, sabotage: None, focus: &[], lose_tail: false, life: false, drains: false }
     }
 }
 
@@ -52,6 +54,10 @@ pub struct Report {
     pub commits: u64,
     pub jobs: u64,
     pub virtual_seconds: u64,
+    /// Executors that were taken for lost while things were broken.
+    pub lost_executors: u64,
+    /// The longest time for which nothing could be appended.
+    pub stalled_ms_max: u64,
     /// The trace, where it was asked for.
     pub lines: Vec<String>,
 }

@@ -15,8 +15,7 @@ struct OnceFailed {
     sabotage: Sabotage,
 }
 
-const ONCE_FAILED: [OnceFailed; 1] =
-    [OnceFailed { seed: 30_018, steps: 20_000, sabotage: Sabotage::AnyLeaseWillDo }];
+const ONCE_FAILED: [OnceFailed; 1] = [OnceFailed { seed: 30_018, steps: 20_000, sabotage: Sabotage::AnyLeaseWillDo }];
 
 fn holds(seed: u64, options: &Options) {
     if let Some(violation) = sim::run(seed, options).violation {
@@ -50,6 +49,25 @@ fn nothing_is_lost_doubled_or_stuck() {
 #[test]
 fn stops_updates_and_snapshots_end_whoever_is_lost() {
     each((20_000..20_150).map(|seed| (seed, Options { steps: STEPS, life: true, ..Options::default() })));
+}
+
+#[test]
+fn drains_of_executors_and_zones_redo_nothing() {
+    each((30_000..30_060).map(|seed| (seed, Options { steps: STEPS, drains: true, ..Options::default() })));
+}
+
+/// While JetStream elects, nothing can be appended for some seconds; and everybody lives.
+#[test]
+fn appends_that_stall_cost_nobody_an_executor() {
+    let mut longest = 0;
+    for seed in 50_000..50_030 {
+        let options = Options { steps: STEPS, focus: &[Kind::Log], ..Options::default() };
+        holds(seed, &options);
+        let report = sim::run(seed, &options);
+        assert_eq!(report.lost_executors, 0, "seed {seed}");
+        longest = longest.max(report.stalled_ms_max);
+    }
+    assert!(longest >= 8_000, "nothing stalled for longer than {longest} ms");
 }
 
 #[test]

@@ -109,7 +109,7 @@ async fn a_deadline_that_is_not_moved_kills() {
     assert_eq!(world.outcome().await, Exit::Signal(9));
 
     let mut world = run_with(&["sh", "-c", FAMILY_WAITING], |spec| {
-        spec.deadline = outlive_executor::driver::process::BootTime::now().after(Duration::from_millis(300));
+        spec.deadline = outlive_executor::driver::process::BootTime::now().after(Duration::from_secs(2));
     })
     .await;
     assert_eq!(world.event().await, ProcessEvent::DeadlinePassed);
@@ -120,7 +120,7 @@ const FAMILY_WAITING: &str = "(setsid sleep 1000 &) ; sleep 1000";
 
 #[tokio::test]
 async fn a_deadline_that_is_moved_in_time_does_not() {
-    let first = outlive_executor::driver::process::BootTime::now().after(Duration::from_millis(500));
+    let first = outlive_executor::driver::process::BootTime::now().after(Duration::from_secs(2));
     let script = "while :; do echo >> ticks; sleep 0.01; done";
     let mut world = run_with(&["sh", "-c", script], |spec| spec.deadline = first).await;
     world.handle.extend(Duration::from_secs(600)).await.unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use outlive_executor::driver::process::{Exit, LaunchError, ProcessAttempt};
+use outlive_executor::driver::process::{BootTime, Exit, LaunchError, ProcessAttempt};
 
 use crate::world::{new_mark, refusal, run, run_with, shim, spec};
 
@@ -108,6 +108,14 @@ async fn a_job_begins_in_its_directory_with_ordinary_signals_and_limits() {
     assert_eq!(lines[4], (512 * 1024).to_string());
     assert_eq!(lines[5], (before + 500).min(1000).to_string());
     assert_eq!(lines[6], "NoNewPrivs:\t1");
+}
+
+/// Its executor may have stood still between the order and the start, while the job was moved elsewhere.
+#[tokio::test]
+async fn nothing_is_started_after_its_deadline() {
+    let error = refusal(&["sh", "-c", "touch ran"], |spec| spec.deadline = BootTime::now()).await;
+    assert!(matches!(error, LaunchError::Refused { .. }), "{error:?}");
+    assert!(error.to_string().contains("lease was not renewed in time"), "{error}");
 }
 
 #[tokio::test]

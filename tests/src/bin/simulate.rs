@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 const USAGE: &str =
-    "usage: simulate [--seeds N] [--first-seed S] [--steps K] [--trace] [--life] [--lose-tail] [--sabotage NAME]
+    "usage: simulate [--seeds N] [--first-seed S] [--steps K] [--trace] [--life] [--drains] [--lose-tail] [--sabotage NAME]
 
   --seeds N        how many seeds to run (100)
   --first-seed S   the first of them (0)
   --steps K        events before everything is healed (20000)
   --trace          tell what happens, also where nothing is wrong
   --life           with stops, starts, updates, rollbacks and snapshots
+  --drains         with operators who drain executors and zones
   --lose-tail      the log loses acknowledged commits in every run
   --sabotage NAME  with a deliberate bug";
 
@@ -38,6 +39,7 @@ fn wanted() -> Result<Wanted, String> {
             "--trace" => wanted.trace = true,
             "--keep-going" => wanted.keep_going = true,
             "--life" => wanted.options.life = true,
+            "--drains" => wanted.options.drains = true,
             "--lose-tail" => wanted.options.lose_tail = true,
             "--sabotage" => {
                 let name = words.next().ok_or("--sabotage needs a name")?;

@@ -20,6 +20,7 @@ use outlive_schemas::depend::Condition;
 use outlive_schemas::event::{Cause, Envelope, Event};
 use outlive_schemas::id::{Attempt, ExecutorId, JobId, Sequence, Term};
 use outlive_schemas::message::{News, Order, ReportBatch, ToExecutor};
+use outlive_schemas::snapshot::SnapshotStatus;
 use outlive_schemas::view::Status;
 use outlive_store::frame::{ChainHash, FrameOpener};
 use outlive_store::log::Stored;
@@ -90,6 +91,8 @@ pub struct Checkers {
     pub refusals: Vec<String>,
     images: Vec<(Sequence, ChainHash, Vec<u8>)>,
     pub commits: u64,
+    /// Executors that were taken for lost, and had not left.
+    pub losses: u64,
     pub jitter: u64,
 }
 
@@ -122,6 +125,7 @@ impl Checkers {
             refusals: Vec::new(),
             images: Vec::new(),
             commits: 0,
+            losses: 0,
             jitter: 0,
         }
     }
@@ -308,6 +312,7 @@ impl Checkers {
             Event::JobDeleted(e) => {
                 self.deleted.insert(e.job);
             }
+            Event::ExecutorLost(e) if e.reason != LossReason::Left => self.losses += 1,
             Event::JobRestarting(e) => {
                 let really = self.really(e.job, e.attempt);
                 let (reported_end, was_frozen) = (really.reported_end, really.ended_frozen.is_some());
@@ -395,6 +400,19 @@ impl Checkers {
             released.retain(|index| pending.is_none_or(|pending| !pending.contains(*index)));
         }
         self.acknowledged = last;
+    }
+
+    /// What was begun for a job that is over, and has not come to an end.
+    pub fn unfinished(&self) -> Option<String> {
+        let lives = self.truth.jobs.iter().filter_map(|(id, job)| Some((id, job.life.as_ref()?)));
+        lives.into_iter().find_map(|(id, life)| {
+            let creating = life.snapshots.iter().find(|snapshot| snapshot.status == SnapshotStatus::Creating);
+            match (creating, &life.change) {
+                (Some(snapshot), _) => Some(format!("snapshot {} of {} is never ready", snapshot.name, short(*id))),
+                (None, Some(change)) => Some(format!("{} is over, and yet this is done to it: {change:?}", short(*id))),
+                (None, None) => None,
+            }
+        })
     }
 
     /// Whether everything that was promised is there.

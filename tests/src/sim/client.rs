@@ -11,9 +11,10 @@ use outlive_schemas::array::ArraySpec;
 use outlive_schemas::command::{Origin, Stop};
 use outlive_schemas::depend::{Condition, Dependency};
 use outlive_schemas::error::ErrorCode;
-use outlive_schemas::id::{Attempt, JobId, JobName, JobRef, JobVersion, Namespace};
+use outlive_schemas::id::{Attempt, ExecutorRef, JobId, JobName, JobRef, JobVersion, Namespace};
 use outlive_schemas::job::{Driver, Factor, JobKind, JobSpec, NoopSpec, ProcessSpec};
 use outlive_schemas::life::{RestoreRequest, RollbackRequest, StartRequest, StopRequest, UpdateRequest};
+use outlive_schemas::request::Deadline;
 use outlive_schemas::snapshot::SnapshotRequest;
 use outlive_schemas::time::Millis;
 use outlive_schemas::view::Status;
@@ -59,6 +60,8 @@ pub struct ClientNode {
     pub closing: bool,
     /// Whether jobs are stopped, started, updated and rolled back, and snapshots taken.
     pub life: bool,
+    /// Whether operators drain executors and zones, and take that back.
+    pub drains: bool,
 }
 
 impl ClientNode {
@@ -73,6 +76,7 @@ impl ClientNode {
             queues: false,
             closing: false,
             life: false,
+            drains: false,
         }
     }
 
@@ -158,6 +162,7 @@ impl ClientNode {
             let job = JobRef::Id(id);
             let what = match dice % 20 {
                 dice @ 3..12 if self.life => self.change(dice, id, env),
+                dice @ 12..16 if self.drains => operate(dice, env),
                 0 => Asked::Cancel { job, how: Stop::Graceful { grace: Millis(env.chance.between(0, 3_000)) } },
                 1 => Asked::Cancel { job, how: Stop::Kill },
                 2 => Asked::Delete(job),
@@ -220,6 +225,13 @@ impl ClientNode {
 
     /// Ends what would never end by itself.
     fn close(&mut self, env: &mut Env) {
+        if self.open.is_empty() {
+            let truth = &env.checkers.truth;
+            let executors = truth.drained_executors.keys().cloned().map(ExecutorRef::Name).map(Asked::UndrainExecutor);
+            let drained: Vec<_> =
+                executors.chain(truth.drained_zones.keys().cloned().map(Asked::UndrainZone)).collect();
+            drained.into_iter().for_each(|undrain| self.ask(undrain, env));
+        }
         let services: Vec<JobId> = env
             .checkers
             .truth
@@ -262,6 +274,22 @@ impl ClientNode {
             env.request(Node::Client, 0, timeout, &to, |call| Message::Asked { request: asked.clone(), call })
         };
         self.open.insert(call, request);
+    }
+}
+
+/// Has an executor or a zone emptied, or takes that back.
+fn operate(dice: u64, env: &mut Env) -> Asked {
+    let there: Vec<_> = env.checkers.truth.executors.values().map(|executor| &executor.registration).collect();
+    let Some(chosen) = (!there.is_empty()).then(|| env.chance.below(there.len() as u64) as usize) else {
+        return Asked::Executors;
+    };
+    let (name, zone) = (there[chosen].name.clone(), there[chosen].zone.clone());
+    let deadline = Some(Deadline::After(Millis(env.chance.between(1_000, 30_000))));
+    match dice {
+        12 => Asked::DrainExecutor { executor: ExecutorRef::Name(name), deadline },
+        13 => Asked::DrainZone { zone, deadline },
+        14 => Asked::UndrainExecutor(ExecutorRef::Name(name)),
+        _ => Asked::UndrainZone(zone),
     }
 }
 

@@ -28,6 +28,9 @@ pub struct World {
     steps: u64,
     /// In the end the log loses acknowledged commits.
     loses: bool,
+    /// Since when nothing can be appended, and how long that took at most.
+    stalled_since: Option<Micros>,
+    stalled_max: Micros,
 }
 
 impl World {
@@ -47,10 +50,11 @@ impl World {
         let executors =
             executors.iter().enumerate().map(|(i, &zone)| ExecutorNode::new(i, ZONES[zone], slots)).collect();
         let mut client = ClientNode::new(env.chance.between(5, 30) as usize);
-        client.life = options.life;
+        (client.life, client.drains) = (options.life, options.drains);
         // Deliberate bugs are looked for where nothing else is new.
         client.queues = seed % 2 == 1 && sabotage.is_none();
-        World { env, schedulers, executors, client, plan, steps: options.steps, loses }
+        let steps = options.steps;
+        World { env, schedulers, executors, client, plan, steps, loses, stalled_since: None, stalled_max: 0 }
     }
 
     pub fn run(mut self) -> Report {
@@ -66,6 +70,7 @@ impl World {
         while handled < self.steps && self.step() {
             handled += 1;
         }
+        let lost_executors = self.env.checkers.losses;
         if self.env.checkers.violation.is_none() && self.loses {
             self.break_log();
         } else if self.env.checkers.violation.is_none() {
@@ -78,6 +83,8 @@ impl World {
             commits: self.env.checkers.commits,
             jobs: self.client.jobs.len() as u64,
             virtual_seconds: self.env.now / SECOND,
+            lost_executors,
+            stalled_ms_max: self.stalled_max / MS,
             lines: self.env.trace.into_lines(),
         }
     }
@@ -216,8 +223,15 @@ impl World {
                     }
                 }
             }
-            Fault::CloseLog => env.log.closed = true,
-            Fault::OpenLog => env.log.closed = false,
+            Fault::CloseLog => {
+                env.log.closed = true;
+                self.stalled_since.get_or_insert(env.now);
+            }
+            Fault::OpenLog => {
+                env.log.closed = false;
+                let stalled = self.stalled_since.take().map_or(0, |since| env.now - since);
+                self.stalled_max = self.stalled_max.max(stalled);
+            }
             Fault::CloseEtcd => env.etcd.closed = true,
             Fault::OpenEtcd => env.etcd.open_again(env.now),
             Fault::CloseBlobs => env.blobs.closed = true,
@@ -346,6 +360,9 @@ impl World {
     fn check_end(&mut self) {
         if let Some(job) = self.env.checkers.missing() {
             self.env.checkers.fail(format!("{} was promised and is nowhere", short(job)));
+        }
+        if let Some(what) = self.env.checkers.unfinished() {
+            self.env.checkers.fail(what);
         }
         let running: Vec<String> = self
             .executors
