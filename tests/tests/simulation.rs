@@ -7,15 +7,9 @@ const SEEDS: u64 = 300;
 /// Events of each before everything is healed: fewer than `simulate` takes, so that the checks stay quick.
 const STEPS: u64 = 4_000;
 
-/// A seed that has found something, the steps that it found it with, and the deliberate bug with which it still does.
-/// What was found is told in `ops/docs/reliability.md`.
-struct OnceFailed {
-    seed: u64,
-    steps: u64,
-    sabotage: Sabotage,
-}
-
-const ONCE_FAILED: [OnceFailed; 1] = [OnceFailed { seed: 30_018, steps: 20_000, sabotage: Sabotage::AnyLeaseWillDo }];
+/// Seeds that have found something, with the steps that they found it with. What they found is told in
+/// `ops/docs/reliability.md`; what else is drawn from a seed may change, and so each such bug has a case below as well.
+const ONCE_FAILED: &[(u64, u64)] = &[(30_018, 20_000)];
 
 fn holds(seed: u64, options: &Options) {
     if let Some(violation) = sim::run(seed, options).violation {
@@ -53,7 +47,7 @@ fn stops_updates_and_snapshots_end_whoever_is_lost() {
 
 #[test]
 fn drains_of_executors_and_zones_redo_nothing() {
-    each((30_000..30_060).map(|seed| (seed, Options { steps: STEPS, drains: true, ..Options::default() })));
+    each((30_000..30_055).map(|seed| (seed, Options { steps: STEPS, drains: true, ..Options::default() })));
 }
 
 /// While JetStream elects, nothing can be appended for some seconds; and everybody lives.
@@ -72,12 +66,7 @@ fn appends_that_stall_cost_nobody_an_executor() {
 
 #[test]
 fn seeds_that_failed_once_hold() {
-    for &OnceFailed { seed, steps, sabotage } in &ONCE_FAILED {
-        let options = Options { steps, ..Options::default() };
-        holds(seed, &options);
-        let broken = sim::run(seed, &Options { sabotage: Some(sabotage), ..options });
-        assert!(broken.violation.is_some(), "seed {seed} shows nothing any more: find one for {}", sabotage.name());
-    }
+    each(ONCE_FAILED.iter().map(|&(seed, steps)| (seed, Options { steps, ..Options::default() })));
 }
 
 #[test]
@@ -108,7 +97,7 @@ const fn case(sabotage: Sabotage, focus: &'static [Kind], within: u64) -> Case {
     Case { sabotage, focus, lose_tail: false, within }
 }
 
-const CASES: [Case; 16] = [
+const CASES: [Case; 17] = [
     case(Sabotage::FenceOff, &[Kind::Depose, Kind::CutFromLog, Kind::PauseScheduler], 20),
     case(Sabotage::TimeoutTakenForAbsence, &[Kind::CutOneWay, Kind::PauseExecutor], 10),
     case(Sabotage::CheckpointBeforeUpload, &[], 5),
@@ -117,6 +106,7 @@ const CASES: [Case; 16] = [
     case(Sabotage::AnswerBeforeDurable, &[], 5),
     case(Sabotage::NoBarrier, &[], 5),
     case(Sabotage::ShimDeadlineIgnored, &[Kind::CutFromEtcd, Kind::Cut, Kind::Freeze], 40),
+    case(Sabotage::AnyLeaseWillDo, &[Kind::Freeze, Kind::SlowDisk], 200),
     case(Sabotage::ConflictTakenForSuccess, &[Kind::Depose, Kind::CutFromLog, Kind::PauseScheduler], 20),
     case(Sabotage::LeasesOverlooked, &[Kind::CutFromNats], 40),
     case(Sabotage::StaleReportAccepted, &[Kind::PauseExecutor, Kind::Cut, Kind::Freeze], 40),
@@ -130,13 +120,12 @@ const CASES: [Case; 16] = [
 /// A checker that finds nothing where something is wrong would be worse than none.
 #[test]
 fn deliberate_bugs_are_found() {
-    let tried = CASES.iter().map(|case| case.sabotage).chain(ONCE_FAILED.iter().map(|once| once.sabotage));
-    let untried: Vec<_> = Sabotage::ALL.into_iter().filter(|bug| !tried.clone().any(|tried| tried == *bug)).collect();
-    assert_eq!(untried, [], "each has its case, or a seed that found it");
+    assert_eq!(CASES.len(), Sabotage::ALL.len(), "each has its case");
     let mut missed = Vec::new();
     for Case { sabotage, focus, lose_tail, within } in CASES {
         let options = Options { steps: STEPS, sabotage: Some(sabotage), focus, lose_tail, ..Options::default() };
         let found = (0..within).find(|seed| sim::run(*seed, &options).violation.is_some());
+        eprintln!("{} is found by seed {found:?}", sabotage.name());
         if found.is_none() {
             missed.push(format!("{} within {within} seeds", sabotage.name()));
         }
