@@ -12,8 +12,9 @@ use outlive_schemas::command::{Command, Origin};
 use outlive_schemas::event::{Envelope, Event};
 use outlive_schemas::executor::{Capacity, DriverKind, Registration};
 use outlive_schemas::id::{ExecutorId, JobId, Namespace, Sequence};
-use outlive_schemas::job::{Driver, JobSpec, NoopSpec};
+use outlive_schemas::job::{Driver, JobSpec, NoopSpec, ProcessSpec};
 use outlive_schemas::message::{Ended, News, Outcome, Report};
+use outlive_schemas::queue::{Concurrency, Priority};
 use outlive_schemas::time::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -119,4 +120,53 @@ fn speed() {
     let begun = Instant::now();
     drop(again);
     println!("dropping it all took {:.0} ms", begun.elapsed().as_secs_f64() * 1e3);
+}
+
+/// A round of planning where a hundred thousand jobs wait for ten thousand hosts, by what sets the jobs apart.
+#[test]
+#[ignore = "prints figures; run with --ignored --nocapture, optimised"]
+fn rounds() {
+    const HOSTS: u128 = 10_000;
+    const WAITING: u64 = 100_000;
+    type Apart = fn(&mut JobSpec, u64);
+    let kinds: [(&str, Apart); 5] = [
+        ("all alike", |_, _| {}),
+        ("100 priorities", |spec, n| spec.priority = Priority((n % 101) as u32)),
+        ("100 shapes", |spec, n| spec.resources.cpu_millis = 10 + (n % 100) as u32),
+        ("1,000 keys", |spec, n| spec.concurrency = key(n % 1_000)),
+        ("100,000 keys", |spec, n| spec.concurrency = key(n)),
+    ];
+    fn key(number: u64) -> Option<Box<Concurrency>> {
+        Some(Box::new(Concurrency { key: format!("customer-{number}").into(), limit: 100 }))
+    }
+    for (kind, apart) in kinds {
+        let mut run = Run::default();
+        run.log.push(Vec::new());
+        for host in 0..HOSTS {
+            let zone = ["a", "b", "c"][host as usize % 3].parse().expect("a zone");
+            let name = format!("executor-{host}").parse().expect("a name");
+            let id = ExecutorId(Uuid::from_u128(host + 1));
+            run.command(Command::AdmitExecutor(Registration { id, name, zone, ..registration() }), BEGAN);
+        }
+        let jobs = (0..WAITING).map(|number| {
+            let command = vec!["true".to_owned()];
+            let mut spec = JobSpec::new(Driver::Process(ProcessSpec { command, env: Default::default() }));
+            apart(&mut spec, number);
+            (JobId(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + u128::from(number))), Arc::new(spec))
+        });
+        let namespace = Namespace::new("default").expect("a namespace");
+        run.command(Command::SubmitJobs { namespace, origin: Origin::default(), jobs: jobs.collect() }, BEGAN);
+        let mut took = Vec::new();
+        for _ in 0..20 {
+            let begun = Instant::now();
+            let planned = plan(&run.state, &Hints::default(), BEGAN, JOBS_PER_ROUND as usize);
+            took.push(begun.elapsed());
+            assert_eq!(planned.proposals.len() as u64, JOBS_PER_ROUND);
+            for one in planned.proposals {
+                run.command(Command::PlaceJob { job: one.job, attempt: one.attempt, executor: one.executor }, BEGAN);
+            }
+        }
+        let mean = took.iter().sum::<Duration>() / took.len() as u32;
+        println!("{kind}: {mean:.1?} a round, {:.1?} the slowest", took.iter().max().expect("rounds"));
+    }
 }
