@@ -607,6 +607,7 @@ impl Leader {
                 Event::CancelRequested(e) => stops.extend(job.and_then(|job| dispatch::stop(e.job, job))),
                 Event::DeadlinePassed(e) => stops.extend(job.and_then(|job| dispatch::stop(e.job, job))),
                 Event::JobFinished(e) => self.traces.forget(e.job),
+                Event::CheckpointFailed(e) => self.claims.failed(e.job, now),
                 Event::ExecutorDraining(_) | Event::ZoneDraining(_) => self.next.releases = now,
                 Event::JobDeleted(e) => {
                     for to in self.waiters.all_of(e.job) {

@@ -23,7 +23,7 @@ use outlive_schemas::id::{Attempt, ExecutorId, JobId};
 use outlive_schemas::limits;
 use outlive_schemas::message::{Otherwise, Release, ReleaseAttempt};
 use outlive_schemas::queue::Priority;
-use outlive_schemas::time::Timestamp;
+use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::Status;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,50 +38,67 @@ pub struct Claim {
     pub until: Timestamp,
 }
 
-/// Room that is being made, by whom it is for.
+/// For how long a job is left alone whose state could not be stored: each try stops it for a moment.
+const LEFT_ALONE: Millis = Millis::minutes(1);
+
+/// Room that is being made, by whom it is for; and who could not give way lately, until when they are left alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claims(BTreeMap<JobId, Claim>);
+pub struct Claims {
+    claims: BTreeMap<JobId, Claim>,
+    left_alone: BTreeMap<JobId, Timestamp>,
+}
 
 impl Claims {
     /// What the planner is to keep: whose room, and where.
     pub fn reserved(&self) -> BTreeMap<JobId, ExecutorId> {
-        self.0.iter().map(|(job, claim)| (*job, claim.executor)).collect()
+        self.claims.iter().map(|(job, claim)| (*job, claim.executor)).collect()
+    }
+
+    /// The state of a job could not be stored. If it was to give way, another does.
+    pub fn failed(&mut self, job: JobId, now: Timestamp) {
+        let yields = |claim: &Claim| claim.yielding.iter().any(|(id, _)| *id == job);
+        let before = self.claims.len();
+        self.claims.retain(|_, claim| !yields(claim));
+        if self.claims.len() < before {
+            self.left_alone.insert(job, now + LEFT_ALONE);
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.claims.is_empty()
     }
 
     /// Lets go of claims that have been met or have come to nothing, and makes new ones. `hints` are without those that
     /// the claims themselves give.
     pub fn renew(&mut self, state: &State, hints: &Hints, now: Timestamp) {
+        self.left_alone.retain(|_, until| now < *until);
         let doors = Doors::of(state, hints);
         let open = |id: &ExecutorId| {
             state.executors.get(id).is_some_and(|e| e.is_alive() && doors.closed(*id, &e.registration).is_none())
         };
-        self.0.retain(|id, claim| {
+        self.claims.retain(|id, claim| {
             let waits = state.jobs.get(id).is_some_and(|job| waits(state, job, now));
             waits && now < claim.until && open(&claim.executor)
         });
         let Some(lowest) = state.running().yielding().next().map(|(priority, _)| priority) else { return };
-        if self.0.len() >= limits::PREEMPTIONS_AT_ONCE_MAX {
+        if self.claims.len() >= limits::PREEMPTIONS_AT_ONCE_MAX {
             return;
         }
         for (id, job) in without_room(state, lowest, &open, now) {
-            if self.0.len() >= limits::PREEMPTIONS_AT_ONCE_MAX {
+            if self.claims.len() >= limits::PREEMPTIONS_AT_ONCE_MAX {
                 return;
             }
-            if !self.0.contains_key(&id)
+            if !self.claims.contains_key(&id)
                 && let Some(claim) = self.claim(state, job, &open, now)
             {
-                self.0.insert(id, claim);
+                self.claims.insert(id, claim);
             }
         }
     }
 
     /// All orders to give way that hold now.
     pub fn releases(&self, state: &State) -> Vec<(ExecutorId, ReleaseAttempt)> {
-        let yielding = self.0.values().flat_map(|claim| claim.yielding.iter().map(|who| (claim.executor, *who)));
+        let yielding = self.claims.values().flat_map(|claim| claim.yielding.iter().map(|who| (claim.executor, *who)));
         let orders = yielding.filter_map(|(executor, (id, attempt))| {
             let job = state.jobs.get(&id).filter(|job| may_yield(job) && job.attempt == attempt)?;
             let how = Release::Checkpoint { within: job.spec.checkpoint.timeout, otherwise: Otherwise::GoOn };
@@ -93,10 +110,11 @@ impl Claims {
     /// The executor on which the least gives way for a job.
     fn claim(&self, state: &State, job: &Job, open: &impl Fn(&ExecutorId) -> bool, now: Timestamp) -> Option<Claim> {
         let taken: BTreeSet<JobId> =
-            self.0.values().flat_map(|claim| claim.yielding.iter().map(|(id, _)| *id)).collect();
+            self.claims.values().flat_map(|claim| claim.yielding.iter().map(|(id, _)| *id)).collect();
         let mut candidates: BTreeMap<ExecutorId, Vec<(JobId, &Job)>> = BTreeMap::new();
         let below = state.running().yielding().take_while(|(priority, _)| *priority < job.spec.priority);
-        for (_, id) in below.take(limits::PREEMPTION_SCAN_MAX).filter(|(_, id)| !taken.contains(id)) {
+        let below = below.take(limits::PREEMPTION_SCAN_MAX);
+        for (_, id) in below.filter(|(_, id)| !taken.contains(id) && !self.left_alone.contains_key(id)) {
             let Some(found) = state.jobs.get(&id).filter(|found| may_yield(found)) else { continue };
             if let Some(placed) = found.placement {
                 candidates.entry(placed.executor).or_default().push((id, found));
@@ -153,7 +171,7 @@ impl Claims {
     /// What an executor will have free once the claims on it are met.
     fn left(&self, state: &State, id: ExecutorId, executor: &Executor) -> Capacity {
         let mut free = executor.free();
-        let here = || self.0.iter().filter(|(_, claim)| claim.executor == id);
+        let here = || self.claims.iter().filter(|(_, claim)| claim.executor == id);
         let jobs = |ids: Vec<JobId>| ids.into_iter().filter_map(|id| state.jobs.get(&id));
         for (_, claim) in here() {
             let held = claim.yielding.iter().map(|(id, _)| *id).filter(|id| executor.attempts.contains(id)).collect();

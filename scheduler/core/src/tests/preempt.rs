@@ -178,3 +178,20 @@ fn room_that_is_kept_is_given_once_and_to_nobody_else() {
     let scene = scene.and([queue_put("default", |q| q.paused = true)]);
     assert!(plan(&scene.state, &kept(&[2]), scene.time(), 100).proposals.is_empty());
 }
+
+#[test]
+fn who_could_not_give_way_is_left_alone_for_a_while() {
+    let scene = given([joined(A), joined(B)]).and(running(job(1), service().needing(1_000, 64).yielding().prior(1), A));
+    let scene = scene.and(running(job(2), service().needing(1_000, 64).yielding().prior(2), B));
+    let scene = scene.and([submitted(job(3), service().needing(1_000, 64).prior(90))]);
+    let mut claims = Claims::default();
+    assert_eq!(scene.renewed(&mut claims), [(A, job(1))]);
+    claims.failed(job(9), T0);
+    assert_eq!(scene.renewed(&mut claims), [(A, job(1))]);
+    claims.failed(job(1), T0);
+    assert!(claims.is_empty());
+    assert_eq!(scene.renewed(&mut claims), [(B, job(2))]);
+    claims.failed(job(2), T0);
+    assert_eq!(scene.renewed(&mut claims), []);
+    assert_eq!(scene.at(60_000).renewed(&mut claims), [(A, job(1))]);
+}
