@@ -55,7 +55,8 @@ fn within_limits(state: &State, namespace: &Namespace) -> Result<(), Rejection> 
     Ok(())
 }
 
-/// A queue in which a job waits or runs stays.
+/// A queue that an unfinished job names stays, also where that job waits for others or is stopped. Costs by the jobs of
+/// the namespace; queues are seldom deleted.
 pub(super) fn delete(
     state: &State,
     namespace: Namespace,
@@ -68,11 +69,14 @@ pub(super) fn delete(
         let is_done = id.1.is_default();
         return if is_done { Ok(Vec::new()) } else { Err(unknown(&id).into()) };
     }
-    let waiting = state.queue().of(&id).map_or(0, |lines| lines.len());
-    let running = state.running().of(&id).jobs;
-    if !id.1.is_default() && (waiting > 0 || running > 0) {
+    let jobs = state.in_namespace(&id.0).into_iter().flatten().filter_map(|job| state.jobs.get(job));
+    let unfinished = jobs.filter(|job| !job.status.is_final() && job.spec.queue == id.1).count();
+    if !id.1.is_default() && unfinished > 0 {
+        let waiting = state.queue().of(&id).map_or(0, |lines| lines.len());
+        let running = state.running().of(&id).jobs;
         let message = format!(
-            "queue `{}` still has jobs, {waiting} waiting and {running} running: cancel them, or wait until they are over",
+            "queue `{}` still has jobs, {waiting} waiting and {running} running of {unfinished} that are not over: \
+             cancel them, or wait until they are",
             id.1
         );
         return Err(Rejection::new(ErrorCode::InUse, message).into());

@@ -71,7 +71,7 @@ fn a_queue_is_put_changed_and_deleted() {
     assert_eq!(all.queues.iter().map(|q| q.name.as_str()).collect::<Vec<_>>(), ["default", "mail"]);
 
     let scene = scene.and([joined(A), submitted(job(1), batch().queued("mail"))]);
-    let scene = scene.when(delete_queue("mail")).refused(ErrorCode::InUse, "1 waiting and 0 running");
+    let scene = scene.when(delete_queue("mail")).refused(ErrorCode::InUse, "1 waiting and 0 running of 1");
     let scene = scene.when(kill(job(1))).happened().0;
     let deleted = QueueDeleted { namespace: namespace(), name: "mail".parse().unwrap() };
     let scene = scene.when(delete_queue("mail")).then([Event::QueueDeleted(deleted)]);
