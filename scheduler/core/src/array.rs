@@ -95,9 +95,10 @@ impl Array {
 impl Job {
     /// Whether something is to be decided about its tasks, apart from those that are just over.
     pub(crate) fn array_is_due(&self) -> bool {
-        let Some(array) = self.array.as_deref().filter(|_| !self.status.is_final() && !self.awaits_others()) else {
+        let Some(array) = self.array.as_deref().filter(|_| !self.status.is_final()) else { return false };
+        if self.awaits_others() && array.stop.is_none() {
             return false;
-        };
+        }
         !array.untold.is_empty()
             || !array.pending.is_empty() && array.open.len() < self.parallel()
             || array.pending.is_empty() && array.open.is_empty()

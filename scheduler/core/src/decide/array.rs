@@ -75,7 +75,8 @@ pub(super) fn attend(state: &State, id: JobId, now: Timestamp) -> Result<Vec<Env
         events.extend(fact(now, Event::ArrayAdvanced(ArrayAdvanced { job: id, ended, released, told })));
         return Ok(events);
     }
-    if !array.pending.is_empty() || !array.open.is_empty() || job.awaits_others() {
+    let waits = job.awaits_others() && array.stop.is_none();
+    if !array.pending.is_empty() || !array.open.is_empty() || waits {
         return Err(Refusal::Stale);
     }
     Ok(fact(now, Event::JobFinished(over(id, job, array))))

@@ -153,6 +153,10 @@ fn an_array_waits_as_a_whole_and_its_tasks_find_what_it_waited_for() {
     let after = batch().with(|spec| spec.depends_on.push(parent("resize")));
     let scene = scene.when(submit([(ARRAY, spec), (job(3), after)])).happened().0;
     assert!(array::due(&scene.state, 9).is_empty());
+    // Cancelled before its time, it is over at once.
+    let cancelled = scene.clone().when(cancel("resize")).happened().0;
+    let cancelled = cancelled.when(attend()).happened().0;
+    assert_eq!((cancelled.job(ARRAY).status, counts(&cancelled)), (Status::Cancelled, [0, 0, 0, 0, 2]));
     let scene = scene.when(place(job(1), 1, A)).happened().0;
     let mut ended = outlive_schemas::message::Ended {
         outcome: outlive_schemas::message::Outcome::Exited { code: 0 },
