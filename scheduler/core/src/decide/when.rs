@@ -42,6 +42,9 @@ pub fn may_retry(state: &State, id: JobId, job: &Job, names: &BTreeSet<&JobName>
         let message = format!("job {id} is {}: only one that failed or was cancelled can be tried again", job.status);
         return Err(Rejection::new(ErrorCode::InUse, message));
     }
+    if job.task.is_some() {
+        super::array::single_only(id, job, "tried again by itself: retry the array once it is over")?;
+    }
     let Some(name) = &job.spec.name else { return Ok(()) };
     let holder = state.newest_named(&job.namespace, name).filter(|holder| *holder != id);
     let live = holder.and_then(|holder| state.jobs.get(&holder)).is_some_and(|holder| !holder.status.is_final());
@@ -94,6 +97,9 @@ pub(super) fn delete(
     let mut events = Vec::with_capacity(jobs.len());
     for id in jobs.iter().filter(|id| seen.insert(**id)) {
         let job = in_namespace(state, namespace, *id)?;
+        if job.task.is_some() {
+            super::array::single_only(*id, job, "deleted by itself: delete the array")?;
+        }
         if !job.status.is_final() {
             let message = format!("job {id} is {}: only a job that is over can be deleted", job.status);
             return Err(Rejection::new(ErrorCode::InUse, message).into());

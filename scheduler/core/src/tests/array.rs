@@ -180,6 +180,13 @@ fn what_is_not_for_arrays_is_said() {
     let scene = begun(batch());
     let scene = scene.when(update("resize", 1, batch())).refused(ErrorCode::Unsupported, "is an array");
     let scene = scene.when(delete("resize-0", None)).refused(ErrorCode::Unsupported, "is a task of array");
+    let over = runs(scene.clone(), 0, 0);
+    let (namespace_of, jobs) = (namespace(), vec![task(0)]);
+    let many = Command::DeleteJobs { namespace: namespace_of, origin: origin(None), jobs };
+    over.when(many).refused(ErrorCode::Unsupported, "delete the array");
+    let failed = runs(begun(batch().attempts(Some(1))), 0, 1);
+    let many = Command::RetryJobs { namespace: namespace(), origin: origin(None), jobs: vec![task(0)] };
+    failed.when(many).refused(ErrorCode::Unsupported, "retry the array");
     let scene = scene.when(create_snapshot("resize", "x")).refused(ErrorCode::Unsupported, "is an array");
     let other = of(batch(), 2, 2);
     let scene = scene.and([submitted(job(1), batch())]);
