@@ -22,6 +22,8 @@ use tokio::sync::mpsc;
 const READ_BYTES: usize = 8 << 20;
 /// Chunks between two stages of a replay.
 const STAGES_QUEUE: usize = 2;
+/// Opened commits that wait to be folded: of a few thousand events each at most.
+const OPENED_QUEUE: usize = 16;
 /// Positions whose chain hash is remembered, to be held against the witness. The witness lags by 200 ms at most
 /// while a leader lives, which is a few hundred commits.
 const CHAINS_REMEMBERED: usize = 4_096;
@@ -109,7 +111,7 @@ impl Follower {
             return Ok(());
         }
         let (to_open, mut opened_from) = mpsc::channel::<Vec<Stored>>(STAGES_QUEUE);
-        let (to_fold, fold_from) = mpsc::channel::<Result<Vec<Commit>, ReplayError>>(STAGES_QUEUE);
+        let (to_fold, fold_from) = mpsc::channel::<Result<Commit, ReplayError>>(OPENED_QUEUE);
         let log = self.stores.log.clone();
         let reading = async move {
             let mut chunk = first;
@@ -128,11 +130,14 @@ impl Follower {
         let mut opener = self.opener.take().expect("an opener is put back after each use");
         let (mut seq, mut chain) = (self.seq, self.chain);
         let opening = tokio::task::spawn_blocking(move || {
+            // One by one, for a chunk may be the whole log: whoever folds begins with its first commit.
             while let Some(chunk) = opened_from.blocking_recv() {
-                let opened = open(&mut opener, chunk, &mut seq, &mut chain);
-                let failed = opened.is_err();
-                if to_fold.blocking_send(opened).is_err() || failed {
-                    break;
+                for stored in chunk {
+                    let opened = open(&mut opener, &stored, &mut seq, &mut chain);
+                    let failed = opened.is_err();
+                    if to_fold.blocking_send(opened).is_err() || failed {
+                        return opener;
+                    }
                 }
             }
             opener
@@ -156,14 +161,12 @@ impl Follower {
     /// Takes one commit in that follows directly.
     fn apply(&mut self, stored: Stored) -> Result<(), ReplayError> {
         let opener = self.opener.as_mut().expect("an opener is put back after each use");
-        let commits = open(opener, vec![stored], &mut self.seq.clone(), &mut self.chain.clone())?;
-        for commit in commits {
-            let seq = commit.header.expected.next();
-            for envelope in &commit.events {
-                fold(&mut self.state, seq, envelope).map_err(ReplayError::Fold)?;
-            }
-            self.note(seq, commit.chain, commit.events.len() as u64);
+        let commit = open(opener, &stored, &mut self.seq.clone(), &mut self.chain.clone())?;
+        let seq = commit.header.expected.next();
+        for envelope in &commit.events {
+            fold(&mut self.state, seq, envelope).map_err(ReplayError::Fold)?;
         }
+        self.note(seq, commit.chain, commit.events.len() as u64);
         Ok(())
     }
 
@@ -250,43 +253,37 @@ async fn belongs_to_the_log(stores: &Stores, extent: Extent, seq: Sequence, chai
 
 fn open(
     opener: &mut FrameOpener,
-    chunk: Vec<Stored>,
+    stored: &Stored,
     seq: &mut Sequence,
     chain: &mut ChainHash,
-) -> Result<Vec<Commit>, ReplayError> {
-    let mut commits = Vec::with_capacity(chunk.len());
-    for stored in chunk {
-        let commit = opener.open(&stored.body, *seq, *chain).map_err(|source| {
-            metrics::did_not_open();
-            ReplayError::Frame { seq: stored.seq, source }
-        })?;
-        (*seq, *chain) = (stored.seq, commit.chain);
-        commits.push(commit);
-    }
-    Ok(commits)
+) -> Result<Commit, ReplayError> {
+    let commit = opener.open(&stored.body, *seq, *chain).map_err(|source| {
+        metrics::did_not_open();
+        ReplayError::Frame { seq: stored.seq, source }
+    })?;
+    (*seq, *chain) = (stored.seq, commit.chain);
+    Ok(commit)
 }
 
 type Progress = Vec<(Sequence, ChainHash, u64)>;
 
 fn fold_all(
     mut state: State,
-    mut from: mpsc::Receiver<Result<Vec<Commit>, ReplayError>>,
+    mut from: mpsc::Receiver<Result<Commit, ReplayError>>,
 ) -> (State, Progress, Result<(), ReplayError>) {
     let mut progress = Progress::new();
     while let Some(opened) = from.blocking_recv() {
-        let commits = match opened {
-            Ok(commits) => commits,
+        let commit = match opened {
+            Ok(commit) => commit,
             Err(error) => return (state, progress, Err(error)),
         };
-        for commit in commits {
-            let seq = commit.header.expected.next();
-            for envelope in &commit.events {
-                if let Err(error) = fold(&mut state, seq, envelope) {
-                    return (state, progress, Err(ReplayError::Fold(error)));
-                }
+        let seq = commit.header.expected.next();
+        for envelope in &commit.events {
+            if let Err(error) = fold(&mut state, seq, envelope) {
+                return (state, progress, Err(ReplayError::Fold(error)));
             }
-            progress.push((seq, commit.chain, commit.events.len() as u64));
         }
+        progress.push((seq, commit.chain, commit.events.len() as u64));
     }
     (state, progress, Ok(()))
 }
