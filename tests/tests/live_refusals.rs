@@ -216,3 +216,63 @@ async fn a_server_below_the_floor_is_refused_with_the_reason() {
         assert!(outcome.err.contains(word), "`{word}` is not in: {}", outcome.err);
     }
 }
+
+/// What `config check` finds, by level, and its exit code.
+async fn checked(dev: &Dev, config: &Path, role: &str) -> (Option<i32>, Vec<(String, String)>) {
+    let mut command = tokio::process::Command::new(outlive_bin());
+    command.arg("--config").arg(config).args(["--output", "json", "config", "check", "--role", role]);
+    command.env_remove("NATS_URL").current_dir(dev.scratch());
+    let outcome = run(command, EVENTUALLY).await;
+    let report = outcome.json();
+    let findings = report["findings"].as_array().expect("a list of findings");
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+    let mut found: Vec<_> = findings.iter().map(|one| (text(&one["level"]), text(&one["check"]))).collect();
+    found.sort();
+    (outcome.code, found)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_up_that_anybody_can_write_to_is_found_by_asking() {
+    let dev = Dev::start(1).await;
+    let (scheduler, executor) = ("scheduler-a.toml", "executor-a-1.toml");
+    let finding = |level: &str, check: &str| (level.to_owned(), check.to_owned());
+
+    // On one machine everybody is at home already: it is said, and no more.
+    let (code, found) = checked(&dev, &dev.data().join("zones/a").join(scheduler), "scheduler").await;
+    assert_eq!(code, Some(0), "{found:?}");
+    for check in ["log_writable", "etcd_open"] {
+        assert!(found.contains(&finding("notice", check)), "{check} is not in {found:?}");
+    }
+
+    // The same servers by an address that others could reach.
+    let elsewhere = dev.nats_urls()[0].replace("127.0.0.1", "0.0.0.0");
+    let far = |role_file: &str, name: &str| with(&dev, role_file, name, &[("servers", json!([elsewhere]).to_string())]);
+    for (role, file) in [("scheduler", scheduler), ("executor", executor)] {
+        let (code, found) = checked(&dev, &far(file, "far.toml"), role).await;
+        assert_eq!(code, Some(2), "{role}: {found:?}");
+        for check in ["log_writable", "nats_tls"] {
+            assert!(found.contains(&finding("unsafe", check)), "{role}: {check} is not in {found:?}");
+        }
+    }
+
+    // A server that is too old, and one that is not there.
+    let old = json!([format!("nats://127.0.0.1:{}", old_nats_server().await)]).to_string();
+    let (code, found) = checked(&dev, &with(&dev, scheduler, "old.toml", &[("servers", old)]), "scheduler").await;
+    assert_eq!(code, Some(2), "{found:?}");
+    assert!(found.contains(&finding("unsafe", "nats_version")), "{found:?}");
+    let port = TcpListener::bind(("127.0.0.1", 0)).await.expect("bind").local_addr().expect("an address").port();
+    let nobody = json!([format!("nats://127.0.0.1:{port}")]).to_string();
+    let (code, found) = checked(&dev, &with(&dev, scheduler, "nobody.toml", &[("servers", nobody)]), "scheduler").await;
+    assert_eq!(code, Some(6), "{found:?}");
+    assert!(found.contains(&finding("unknown", "nats_unreachable")), "{found:?}");
+
+    // A stream that does not keep what it was promised to keep.
+    let jetstream = async_nats::jetstream::new(dev.client().await.nats().clone());
+    let safe = jetstream.get_stream("OUTLIVE_LOG").await.expect("the log").cached_info().config.clone();
+    let config = async_nats::jetstream::stream::Config { allow_rollup: true, ..safe.clone() };
+    jetstream.update_stream(config).await.expect("changed");
+    let (code, found) = checked(&dev, &dev.data().join("zones/a").join(scheduler), "scheduler").await;
+    assert_eq!(code, Some(2), "{found:?}");
+    assert!(found.contains(&finding("unsafe", "log_stream")), "{found:?}");
+    jetstream.update_stream(safe).await.expect("safe again");
+}
