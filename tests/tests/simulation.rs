@@ -106,7 +106,7 @@ const CASES: [Case; 17] = [
     case(Sabotage::AnswerBeforeDurable, &[], 5),
     case(Sabotage::NoBarrier, &[], 5),
     case(Sabotage::ShimDeadlineIgnored, &[Kind::CutFromEtcd, Kind::Cut, Kind::Freeze], 40),
-    case(Sabotage::AnyLeaseWillDo, &[Kind::Freeze, Kind::SlowDisk], 200),
+    case(Sabotage::AnyLeaseWillDo, &[Kind::Freeze, Kind::SlowDisk], 1_000),
     case(Sabotage::ConflictTakenForSuccess, &[Kind::Depose, Kind::CutFromLog, Kind::PauseScheduler], 20),
     case(Sabotage::LeasesOverlooked, &[Kind::CutFromNats], 40),
     case(Sabotage::StaleReportAccepted, &[Kind::PauseExecutor, Kind::Cut, Kind::Freeze], 40),
