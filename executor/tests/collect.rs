@@ -176,6 +176,16 @@ impl World {
         self.commit(attempt, taken);
     }
 
+    /// An attempt with two checkpoints, of which the second has nothing of the first.
+    async fn two_checkpoints(&mut self) -> Attempt {
+        let attempt = self.attempt().await;
+        for seed in [1, 2] {
+            attempt.write("a", seed);
+            self.checkpoint(&attempt).await;
+        }
+        attempt
+    }
+
     async fn collect(&self, attempt: &Attempt) -> Collected {
         attempt.checkpointer.collect(&self.retained()).await.expect("collected")
     }
@@ -310,9 +320,7 @@ async fn a_collector_that_wakes_up_late_takes_nothing_from_those_who_went_on() {
 async fn an_import_does_not_build_on_what_a_stopped_collector_is_about_to_delete() {
     let mut world = World::new();
     world.retain = 1;
-    let first = world.attempt().await;
-    first.write("a", 1);
-    world.checkpoint(&first).await;
+    let first = world.two_checkpoints().await;
     let keyring = Keyring::of(&key());
     let about = About {
         cluster: "here".to_owned(),
@@ -326,8 +334,6 @@ async fn an_import_does_not_build_on_what_a_stopped_collector_is_about_to_delete
     let (path, manifest) = (world.room.path().join("file"), world.committed[0].0.manifest);
     let file = fs::File::create(&path).expect("made");
     export(world.blobs.clone(), &key(), about, Some(manifest), &keyring, file).await.expect("exported");
-    first.write("a", 2);
-    world.checkpoint(&first).await;
     world.blobs.let_through(0);
     let (collector, retained) = (first.checkpointer.clone(), world.retained());
     let collecting = tokio::spawn(async move { collector.collect(&retained).await });
@@ -345,11 +351,7 @@ async fn an_import_does_not_build_on_what_a_stopped_collector_is_about_to_delete
 #[tokio::test]
 async fn a_chunk_that_a_retained_checkpoint_refers_to_is_not_put_again() {
     let mut world = World::new();
-    let first = world.attempt().await;
-    first.write("a", 1);
-    world.checkpoint(&first).await;
-    first.write("a", 2);
-    world.checkpoint(&first).await;
+    world.two_checkpoints().await;
 
     // It begins from the second; the first, which is retained as well, holds what the state comes back to.
     let second = world.attempt().await;
@@ -364,11 +366,7 @@ async fn a_chunk_that_a_retained_checkpoint_refers_to_is_not_put_again() {
 #[tokio::test]
 async fn nothing_is_collected_while_a_retained_checkpoint_cannot_be_read() {
     let mut world = World::new();
-    let first = world.attempt().await;
-    first.write("a", 1);
-    world.checkpoint(&first).await;
-    first.write("a", 2);
-    world.checkpoint(&first).await;
+    world.two_checkpoints().await;
     let second = world.attempt().await;
     second.write("a", 3);
     world.retain = 3;

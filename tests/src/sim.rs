@@ -23,6 +23,7 @@ pub mod world;
 
 pub use faults::Kind;
 pub use sabotage::Sabotage;
+use std::collections::BTreeMap;
 use trace::Trace;
 use world::World;
 
@@ -53,6 +54,8 @@ pub struct Report {
     pub violation: Option<String>,
     pub commits: u64,
     pub jobs: u64,
+    /// How often each type of event was stored.
+    pub events: BTreeMap<&'static str, u64>,
     pub virtual_seconds: u64,
     /// Executors that were taken for lost while things were broken.
     pub lost_executors: u64,

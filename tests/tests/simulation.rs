@@ -1,6 +1,7 @@
 //! The simulation: many seeds, seeds that failed once, determinism, and deliberate bugs that must be found.
 
 use outlive_tests::sim::{self, Kind, Options, Sabotage};
+use std::collections::BTreeMap;
 
 /// Seeds run by every run of the checks.
 const SEEDS: u64 = 300;
@@ -42,7 +43,25 @@ fn nothing_is_lost_doubled_or_stuck() {
 
 #[test]
 fn stops_updates_and_snapshots_end_whoever_is_lost() {
-    each((20_000..20_150).map(|seed| (seed, Options { steps: STEPS, life: true, ..Options::default() })));
+    let options = Options { steps: 2 * STEPS, life: true, ..Options::default() };
+    each((20_000..20_100).map(|seed| (seed, options)));
+    // Each step of them is come to, often enough that faults come at all of them.
+    let mut came = BTreeMap::new();
+    for seed in 20_000..20_050 {
+        sim::run(seed, &options).events.into_iter().for_each(|(event, times)| *came.entry(event).or_insert(0) += times);
+    }
+    for event in [
+        "snapshot_completed",
+        "job_stopped",
+        "start_requested",
+        "update_requested",
+        "version_started",
+        "version_proven",
+        "rollback_begun",
+        "version_restored",
+    ] {
+        assert!(came.get(event).is_some_and(|times| *times >= 10), "{event}: {came:?}");
+    }
 }
 
 #[test]

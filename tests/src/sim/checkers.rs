@@ -93,6 +93,8 @@ pub struct Checkers {
     pub commits: u64,
     /// Executors that were taken for lost, and had not left.
     pub losses: u64,
+    /// How often each type of event was stored.
+    pub events: BTreeMap<&'static str, u64>,
     pub jitter: u64,
 }
 
@@ -126,6 +128,7 @@ impl Checkers {
             images: Vec::new(),
             commits: 0,
             losses: 0,
+            events: BTreeMap::new(),
             jitter: 0,
         }
     }
@@ -346,6 +349,7 @@ impl Checkers {
         for envelope in &commit.events {
             self.is_true(envelope)?;
             self.started.before(&self.truth, envelope)?;
+            *self.events.entry(envelope.event.type_name()).or_default() += 1;
             fold(&mut self.truth, stored.seq, envelope).map_err(|e| e.to_string())?;
         }
         let term = self.truth.term.as_ref().map(|(term, _)| term.term);

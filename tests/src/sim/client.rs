@@ -98,7 +98,7 @@ impl ClientNode {
         match what {
             Happening::Timer(Timer::ClientStep) => {
                 self.step(env);
-                let delay = env.chance.between(50 * MS, STEP_MAX);
+                let delay = env.chance.between(50 * MS, if self.life { STEP_MAX / 4 } else { STEP_MAX });
                 env.timer(Node::Client, 0, delay, Timer::ClientStep);
             }
             Happening::Message(Message::Reply { call, reply }) => self.replied(call, Reply::Nats(reply), env),
@@ -150,7 +150,8 @@ impl ClientNode {
         if dice < 55 && self.submitting < self.jobs_max {
             let many = if dice < 8 { env.chance.between(2, 4) as usize } else { 1 };
             self.submitting += many;
-            let mut specs: Vec<JobSpec> = (0..many).map(|_| spec(env)).collect();
+            let services = if self.life { 700 } else { 250 };
+            let mut specs: Vec<JobSpec> = (0..many).map(|_| spec(env, services)).collect();
             if self.queues {
                 specs.iter_mut().for_each(|spec| queues::say(spec, env));
             }
@@ -293,13 +294,13 @@ fn operate(dice: u64, env: &mut Env) -> Asked {
     }
 }
 
-/// Some job or other.
-fn spec(env: &mut Env) -> JobSpec {
+/// Some job or other; so many of a thousand are services.
+fn spec(env: &mut Env, services: u64) -> JobSpec {
     let chance = &mut env.chance;
     if chance.per_mille(100) {
         return JobSpec::new(Driver::Noop(NoopSpec {}));
     }
-    let kind = if chance.per_mille(250) { JobKind::Service } else { JobKind::Batch };
+    let kind = if chance.per_mille(services) { JobKind::Service } else { JobKind::Batch };
     let work = Work {
         until: (kind == JobKind::Batch).then(|| chance.between(5, 300)),
         fails_every: chance.per_mille(200).then(|| chance.between(20, 200)),

@@ -82,6 +82,7 @@ impl World {
             violation,
             commits: self.env.checkers.commits,
             jobs: self.client.jobs.len() as u64,
+            events: std::mem::take(&mut self.env.checkers.events),
             virtual_seconds: self.env.now / SECOND,
             lost_executors,
             stalled_ms_max: self.stalled_max / MS,
