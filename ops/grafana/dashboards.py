@@ -151,6 +151,18 @@ OVERVIEW = Dashboard(
                     unit="s",
                 ),
                 lines(
+                    "Ticks of schedules in five minutes",
+                    "By what became of them; a missed one is one at whose time nobody led.",
+                    Query(f"sum by (outcome) (increase(outlive_schedule_ticks_total{{{C}}}[5m]))", "{{outcome}}"),
+                ),
+                lines(
+                    "How late ticks are",
+                    "From the time that a tick names until it is taken, and the one that is overdue.",
+                    *quantiles("outlive_schedule_tick_delay_seconds"),
+                    Query(f"leader:outlive_schedule_tick_overdue_seconds{{{C}}}", "overdue now"),
+                    unit="s",
+                ),
+                lines(
                     "Room taken, of all zones",
                     "The dashed part above 100 % of what is left without the largest zone would not survive its loss.",
                     Query(f"cluster:outlive_executor_allocated:ratio{{{C}}}", "{{resource}}"),

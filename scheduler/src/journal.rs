@@ -204,6 +204,7 @@ fn event_bytes(envelope: &Envelope) -> usize {
     let payloads = match &envelope.event {
         Event::JobSubmitted(e) => spec_bytes(&e.spec),
         Event::UpdateRequested(e) => spec_bytes(&e.spec),
+        Event::ScheduleSet(e) => spec_bytes(&e.definition.spec),
         Event::JobFinished(e) => e.result.as_ref().map_or(0, |p| p.0.len()),
         _ => 0,
     };

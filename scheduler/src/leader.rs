@@ -7,6 +7,7 @@ mod follow;
 mod life;
 mod queue;
 mod many;
+mod schedules;
 mod shown;
 mod users;
 
@@ -38,6 +39,7 @@ use outlive_schemas::limits;
 use outlive_schemas::message::{Assignment, Heartbeat, LeaderBeat, Order, ReportBatch, ReportReply, ToExecutor, Told};
 use outlive_schemas::queue::{QueueList, QueueView};
 use outlive_schemas::request::{HistoryRequest, LogsRequest};
+use outlive_schemas::schedule::{ScheduleList, ScheduleView};
 use outlive_schemas::snapshot::{SnapshotList, SnapshotPlace, SnapshotView};
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::{
@@ -153,6 +155,8 @@ pub enum Answer {
     Queue(Box<QueueView>),
     Queues(QueueList),
     Deleted,
+    Schedule(Box<ScheduleView>),
+    Schedules(Box<ScheduleList>),
     DeletedMany(DeletedMany),
     Retried(Retried),
     Held(Held),
@@ -352,6 +356,7 @@ impl Leader {
         for command in timer::due(self.state(), now, limits::PLACEMENTS_PER_ROUND_MAX) {
             self.own(command, now, out);
         }
+        self.tick(now, out);
         self.follow(now, out);
         self.place(now, out);
         self.expire(now, out);
@@ -620,6 +625,9 @@ impl Leader {
                 }
                 event if life::may_need_orders(event) => attended.extend(event.job()),
                 _ => {}
+            }
+            if let Event::ScheduleTicked(e) = &envelope.event {
+                metrics::ticked(e, envelope.at);
             }
             self.plan_due |= life::is_for_the_planner(&envelope.event);
             let (Some(id), Some(job)) = (about, job) else { continue };

@@ -16,6 +16,7 @@ use outlive_core::state::Job;
 use outlive_schemas::error::ErrorCode;
 use outlive_schemas::event::{Cause, Envelope, Event};
 use outlive_schemas::id::{Sequence, Term};
+use outlive_schemas::schedule::{ScheduleTicked, TickKind, TickOutcome};
 use outlive_schemas::time::Timestamp;
 use outlive_schemas::view::Status;
 use outlive_store::log::bridged::Standing;
@@ -59,6 +60,10 @@ pub fn begin(version: &'static str) {
         counter!("outlive_job_recoveries_total", "cause" => cause.as_str()).increment(0);
         drop(histogram!("outlive_job_recovery_seconds", "cause" => cause.as_str()));
     }
+    for outcome in TickOutcome::ALL {
+        counter!("outlive_schedule_ticks_total", "outcome" => outcome.as_str()).increment(0);
+    }
+    drop(histogram!("outlive_schedule_tick_delay_seconds"));
     for outcome in SNAPSHOT_OUTCOMES {
         counter!("outlive_snapshots_total", "outcome" => outcome).increment(0);
     }
@@ -151,6 +156,14 @@ pub fn event(job: &Job, envelope: &Envelope) {
         Event::SnapshotCompleted(_) => counter!("outlive_snapshots_total", "outcome" => "ready").increment(1),
         Event::SnapshotFailed(_) => counter!("outlive_snapshots_total", "outcome" => "failed").increment(1),
         _ => {}
+    }
+}
+
+/// Counts what became of a tick. One that had waited is told twice, and counts as what it came to last, too.
+pub fn ticked(e: &ScheduleTicked, at: Timestamp) {
+    counter!("outlive_schedule_ticks_total", "outcome" => e.outcome.as_str()).increment(e.count);
+    if e.kind == TickKind::Due && e.outcome != TickOutcome::Missed {
+        histogram!("outlive_schedule_tick_delay_seconds").record(at.since(e.tick).as_secs_f64());
     }
 }
 

@@ -140,6 +140,8 @@ fn written(answer: Answer, format: Format) -> (Bytes, Option<Rejection>) {
         Answer::Queue(view) => format.encode(view),
         Answer::Queues(list) => format.encode(list),
         Answer::Deleted => format.encode(&Empty {}),
+        Answer::Schedule(view) => format.encode(view),
+        Answer::Schedules(list) => format.encode(list),
         Answer::DeletedMany(reply) => format.encode(reply),
         Answer::Retried(reply) => format.encode(reply),
         Answer::Held(held) => format.encode(held),

@@ -4,7 +4,7 @@ use compact_str::CompactString;
 use outlive_schemas::codec::Format;
 use outlive_schemas::command::{Origin, Stop};
 use outlive_schemas::error::{ErrorCode, Rejection};
-use outlive_schemas::id::{ExecutorRef, JobRef, Namespace, QueueName, Zone};
+use outlive_schemas::id::{ExecutorRef, JobRef, Namespace, QueueName, ScheduleName, Zone};
 use outlive_schemas::job::{JobSpec, duration_in_range, invalid};
 use outlive_schemas::life::{RollbackRequest, StartRequest, StopRequest, UpdateRequest, VersionsRequest};
 use outlive_schemas::limits;
@@ -13,6 +13,7 @@ use outlive_schemas::request::{
     CancelRequest, Deadline, DrainExecutorRequest, DrainZoneRequest, EmptyRequest, ExecutorRequest, GRACE_DEFAULT,
     HistoryRequest, HoldRequest, JobRequest, ListRequest, LogsRequest, SubmitManyRequest, WaitRequest, ZoneRequest,
 };
+use outlive_schemas::schedule::{PutRequest, ScheduleListRequest, ScheduleRequest};
 use outlive_schemas::snapshot::{SnapshotDeleteRequest, SnapshotImportRequest, SnapshotListRequest, SnapshotRequest};
 use outlive_schemas::time::Millis;
 use outlive_schemas::trace::TraceContext;
@@ -33,6 +34,13 @@ pub enum Operation {
     Kill,
     Delete,
     Retry,
+    PutSchedule,
+    GetSchedule,
+    ListSchedules,
+    DeleteSchedule,
+    PauseSchedule,
+    ResumeSchedule,
+    TriggerSchedule,
     Stop,
     Start,
     Update,
@@ -59,7 +67,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    pub const ALL: [Operation; 35] = [
+    pub const ALL: [Operation; 42] = [
         Operation::Submit,
         Operation::SubmitMany,
         Operation::Get,
@@ -72,6 +80,13 @@ impl Operation {
         Operation::Kill,
         Operation::Delete,
         Operation::Retry,
+        Operation::PutSchedule,
+        Operation::GetSchedule,
+        Operation::ListSchedules,
+        Operation::DeleteSchedule,
+        Operation::PauseSchedule,
+        Operation::ResumeSchedule,
+        Operation::TriggerSchedule,
         Operation::Stop,
         Operation::Start,
         Operation::Update,
@@ -112,6 +127,13 @@ impl Operation {
             Operation::Kill => "job.kill",
             Operation::Delete => "job.delete",
             Operation::Retry => "job.retry",
+            Operation::PutSchedule => "schedule.put",
+            Operation::GetSchedule => "schedule.get",
+            Operation::ListSchedules => "schedule.list",
+            Operation::DeleteSchedule => "schedule.delete",
+            Operation::PauseSchedule => "schedule.pause",
+            Operation::ResumeSchedule => "schedule.resume",
+            Operation::TriggerSchedule => "schedule.trigger",
             Operation::Stop => "job.stop",
             Operation::Start => "job.start",
             Operation::Update => "job.update",
@@ -182,6 +204,8 @@ pub enum Asked {
     /// What a filter finds.
     DeleteMany(ListRequest),
     Retry(Selection),
+    /// See `leader/schedules.rs`.
+    Schedule(Box<ScheduleAsked>),
     /// What a job's life is made of beyond one run; see `leader/life.rs`.
     Life(Box<LifeAsked>),
     /// What queues are set up and seen by; see `leader/queue.rs`.
@@ -201,6 +225,16 @@ pub enum Asked {
         deadline: Option<Deadline>,
     },
     UndrainZone(Zone),
+}
+
+#[derive(Clone, Debug)]
+pub enum ScheduleAsked {
+    Put(PutRequest),
+    Get(ScheduleRequest),
+    List(ScheduleListRequest),
+    Delete(ScheduleRequest),
+    Pause { name: ScheduleName, paused: bool },
+    Trigger(ScheduleRequest),
 }
 
 #[derive(Clone, Debug)]
@@ -288,6 +322,21 @@ pub fn parse(raw: Raw<'_>, format: Format) -> Result<Request, Rejection> {
             Selection::Filter(filter) => Asked::DeleteMany(filter),
         },
         Operation::Retry => Asked::Retry(format.decode::<SelectRequest>(body)?.selection()?),
+        Operation::PutSchedule => {
+            if body.len() > limits::JOB_SPEC_BYTES_MAX {
+                return Err(too_large("the schedule", body.len(), limits::JOB_SPEC_BYTES_MAX));
+            }
+            scheduled(ScheduleAsked::Put(format.decode(body)?))
+        }
+        Operation::GetSchedule => scheduled(ScheduleAsked::Get(format.decode(body)?)),
+        Operation::ListSchedules => scheduled(ScheduleAsked::List(format.decode(body)?)),
+        Operation::DeleteSchedule => scheduled(ScheduleAsked::Delete(format.decode(body)?)),
+        Operation::PauseSchedule | Operation::ResumeSchedule => {
+            let paused = raw.operation == Operation::PauseSchedule;
+            let ScheduleRequest { name } = format.decode(body)?;
+            scheduled(ScheduleAsked::Pause { name, paused })
+        }
+        Operation::TriggerSchedule => scheduled(ScheduleAsked::Trigger(format.decode(body)?)),
         Operation::Stop => asked(LifeAsked::Stop(format.decode(body)?)),
         Operation::Start => asked(LifeAsked::Start(format.decode(body)?)),
         Operation::Update => {
@@ -337,6 +386,10 @@ pub fn parse(raw: Raw<'_>, format: Format) -> Result<Request, Rejection> {
         Operation::DeleteQueue => Asked::Queue(QueueAsked::Delete(format.decode::<QueueRequest>(body)?.name)),
     };
     Ok(Request { namespace, origin: origin(raw.request_id, raw.actor)?, trace: None, what })
+}
+
+fn scheduled(what: ScheduleAsked) -> Asked {
+    Asked::Schedule(Box::new(what))
 }
 
 fn asked(what: LifeAsked) -> Asked {

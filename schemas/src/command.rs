@@ -2,6 +2,7 @@
 
 use crate::event::Cause;
 use crate::executor::Registration;
+use crate::id::ScheduleName;
 use crate::id::{
     Attempt, ExecutorId, ExecutorRef, JobId, JobRef, JobVersion, Namespace, QueueName, SnapshotName, Zone,
 };
@@ -9,6 +10,7 @@ use crate::job::JobSpec;
 use crate::life::RestoreRequest;
 use crate::message::Report;
 use crate::queue::QueueSettings;
+use crate::schedule::Definition;
 use crate::snapshot::ImportedContent;
 use crate::time::{Millis, Timestamp};
 use compact_str::CompactString;
@@ -54,6 +56,33 @@ pub enum Command {
         namespace: Namespace,
         origin: Origin,
         jobs: Vec<JobId>,
+    },
+
+    /// Makes it, or makes it like this.
+    PutSchedule {
+        namespace: Namespace,
+        origin: Origin,
+        schedule: ScheduleName,
+        definition: Box<Definition>,
+        paused: bool,
+    },
+    DeleteSchedule {
+        namespace: Namespace,
+        origin: Origin,
+        schedule: ScheduleName,
+    },
+    PauseSchedule {
+        namespace: Namespace,
+        origin: Origin,
+        schedule: ScheduleName,
+        paused: bool,
+    },
+    /// Take a tick now. The id is the scheduler's, for the job that may follow.
+    TriggerSchedule {
+        namespace: Namespace,
+        origin: Origin,
+        schedule: ScheduleName,
+        job: JobId,
     },
 
     // From operators.
@@ -185,6 +214,12 @@ pub enum Command {
         job: JobId,
         attempt: Attempt,
         executor: ExecutorId,
+    },
+    /// Take the tick that is due, or that has waited. The id is fresh, for the job that may follow.
+    TickSchedule {
+        namespace: Namespace,
+        schedule: ScheduleName,
+        job: JobId,
     },
     /// End a job of which a deadline is over.
     GiveUpJob {

@@ -19,6 +19,7 @@ use crate::life::{
 };
 use crate::payload::Payload;
 use crate::queue::{JobPreempted, QueueDeleted, QueuePut};
+use crate::schedule::{ScheduleDeleted, SchedulePaused, ScheduleSet, ScheduleTicked};
 use crate::snapshot::{
     SnapshotCompleted, SnapshotDeleted, SnapshotDeletionRequested, SnapshotFailed, SnapshotRequested,
 };
@@ -75,6 +76,19 @@ pub enum Event {
     /// A zone that was lost has been steady for long enough.
     #[serde(rename = "zone_steady/1")]
     ZoneSteady(ZoneNamed),
+
+    /// → there, as it says.
+    #[serde(rename = "schedule_set/1")]
+    ScheduleSet(ScheduleSet),
+    /// The schedule is paused, or resumed.
+    #[serde(rename = "schedule_paused/1")]
+    SchedulePaused(SchedulePaused),
+    /// → forgotten.
+    #[serde(rename = "schedule_deleted/1")]
+    ScheduleDeleted(ScheduleDeleted),
+    /// A tick was taken; where a job was submitted for it, that stands before it in the same commit.
+    #[serde(rename = "schedule_ticked/1")]
+    ScheduleTicked(ScheduleTicked),
 
     /// → pending.
     #[serde(rename = "job_submitted/1")]
@@ -458,6 +472,10 @@ impl Event {
             Event::ZoneUndrained(_) => "zone_undrained",
             Event::ZoneLost(_) => "zone_lost",
             Event::ZoneSteady(_) => "zone_steady",
+            Event::ScheduleSet(_) => "schedule_set",
+            Event::SchedulePaused(_) => "schedule_paused",
+            Event::ScheduleDeleted(_) => "schedule_deleted",
+            Event::ScheduleTicked(_) => "schedule_ticked",
             Event::JobSubmitted(_) => "job_submitted",
             Event::ArrayAdvanced(_) => "array_advanced",
             Event::ArrayCancelRequested(_) => "array_cancel_requested",
@@ -514,7 +532,11 @@ impl Event {
             | Event::ZoneLost(_)
             | Event::ZoneSteady(_)
             | Event::QueuePut(_)
-            | Event::QueueDeleted(_) => None,
+            | Event::QueueDeleted(_)
+            | Event::ScheduleSet(_)
+            | Event::SchedulePaused(_)
+            | Event::ScheduleDeleted(_) => None,
+            Event::ScheduleTicked(e) => e.job,
             Event::JobSubmitted(e) => Some(e.job),
             Event::ArrayAdvanced(e) => Some(e.job),
             Event::ArrayCancelRequested(e) => Some(e.job),
@@ -607,6 +629,15 @@ impl Event {
             Event::ZoneDraining(e) => json!({"zone": e.zone, "deadline": e.deadline}),
             Event::ZoneUndrained(e) | Event::ZoneSteady(e) => json!({"zone": e.zone}),
             Event::ZoneLost(e) => json!({"zone": e.zone, "executors": e.executors}),
+            Event::ScheduleSet(e) => json!({
+                "schedule": e.schedule, "cron": e.definition.cron, "time_zone": e.definition.time_zone,
+                "paused": e.paused, "next": e.next.map(|next| next.tick),
+            }),
+            Event::SchedulePaused(e) => json!({"schedule": e.schedule, "paused": e.paused}),
+            Event::ScheduleDeleted(e) => json!({"schedule": e.schedule}),
+            Event::ScheduleTicked(e) => json!({
+                "schedule": e.schedule, "tick": e.tick, "kind": e.kind, "outcome": e.outcome, "reason": e.reason,
+            }),
             Event::AttemptStarted(e) => json!({"started_at": e.started_at}),
             Event::JobRestarting(e) => json!({
                 "cause": e.cause, "reason": e.reason, "exit_code": e.exit_code, "failures": e.failures,

@@ -90,6 +90,7 @@ token!(/** A job's name; unique among the live jobs of its namespace. */ JobName
 token!(/** An availability zone: hosts that fail together. */ Zone, "zone");
 token!(/** An executor's lasting name, such as `executor-a-1`. */ ExecutorName, "executor name");
 token!(/** A scheduler's lasting name, such as `scheduler-a`. */ SchedulerName, "scheduler name");
+token!(/** What submits jobs at set times; unique in its namespace. */ ScheduleName, "schedule name");
 token!(/** What a snapshot of one job is called. */ SnapshotName, "snapshot name");
 token!(/** Where jobs of a namespace wait their turn. */ QueueName, "queue name");
 

@@ -16,6 +16,7 @@ pub mod error;
 pub mod trace;
 pub mod request;
 pub mod when;
+pub mod schedule;
 pub mod command;
 pub mod event;
 pub mod checkpoint;

@@ -123,6 +123,30 @@ pub const ERASURES_MAX: usize = 16;
 /// The longest that collecting may be held off in one go. Whoever needs longer asks again: so a backup that died
 /// does not fill the blob store.
 pub const COLLECTION_HOLD_MS_MAX: u64 = 3_600_000;
+/// Schedules of all namespaces: what a leader can look through in a moment.
+pub const SCHEDULES_MAX: usize = 10_000;
+/// A schedule's name. With its longest ending, such as `-20260101t000000z-t123`, it is a job's name.
+pub const SCHEDULE_NAME_BYTES_MAX: usize = 41;
+/// A schedule's expression, and the name of its time zone.
+pub const CRON_BYTES_MAX: usize = 256;
+/// A schedule that should be spread over more than a day should say so in its expression.
+pub const JITTER_MS_MAX: u64 = 24 * 3_600_000;
+/// A tick that is taken later than this, beyond its jitter, is one at whose time nobody led. A change of leaders takes
+/// less, and is no reason to miss a tick.
+pub const TICK_LATE_MS_MAX: u64 = 10_000;
+/// Ticks that `catch_up` `all` makes up for, the newest; those before are missed.
+pub const CATCH_UP_MAX: usize = 100;
+/// Ticks of one schedule that wait for its jobs; beyond it they are skipped.
+pub const TICKS_QUEUED_MAX: usize = 100;
+/// Missed ticks that are counted in one go: a schedule of every second has 86,400 in a day.
+pub const TICKS_MISSED_AT_ONCE: u64 = 1_000;
+/// Ticks that a leader takes in one turn, so that requests are heard between them.
+pub const TICKS_PER_TURN_MAX: usize = 500;
+/// Times that a schedule's view shows (contract).
+pub const NEXT_TICKS_SHOWN: usize = 10;
+/// Schedules in one page of `schedule.list`, by default and at most: ten times are computed for each.
+pub const SCHEDULES_LIMIT_DEFAULT: usize = 100;
+pub const SCHEDULES_LIMIT_MAX: usize = 500;
 /// Jobs that one `job.retry` or `job.delete` by filter changes: their events must fit one commit.
 pub const CHANGE_MANY_MAX: usize = 1_000;
 /// Requests other than submissions whose ids are remembered, so that repeating them is harmless.

@@ -5,7 +5,7 @@ use crate::event::{Cause, Facts, HistoryEvent};
 use crate::executor::Capacity;
 use crate::id::{
     Attempt, CheckpointNumber, ExecutorId, ExecutorName, JobId, JobName, JobVersion, Namespace, QueueName,
-    SchedulerName, Sequence, Term, Zone,
+    ScheduleName, SchedulerName, Sequence, Term, Zone,
 };
 use crate::job::{JobKind, Labels};
 use crate::message::LogEntry;
@@ -124,6 +124,9 @@ pub struct JobView {
     /// Of an array.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tasks: Option<TaskCounts>,
+    /// The schedule that it is a tick of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<ScheduleName>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

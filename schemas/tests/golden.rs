@@ -17,6 +17,7 @@ use outlive_schemas::job::*;
 use outlive_schemas::life::*;
 use outlive_schemas::payload::Payload;
 use outlive_schemas::queue::{Concurrency, JobPreempted, Priority, QueueDeleted, QueuePut, QueueSettings, Rate};
+use outlive_schemas::schedule::*;
 use outlive_schemas::size::ByteSize;
 use outlive_schemas::snapshot::*;
 use outlive_schemas::time::{Millis, Timestamp};
@@ -546,14 +547,84 @@ fn expected_of_life() -> Vec<(&'static str, Vec<Event>)> {
     ]
 }
 
+const NEXT: NextTick = NextTick { tick: AT, due_at: LATEST };
+
 fn expected_of_time() -> Vec<(&'static str, Vec<Event>)> {
     let passed =
         |deadline| Event::DeadlinePassed(DeadlinePassed { job: job(), attempt: Attempt(3), deadline, due_at: LATEST });
+    let definition = Definition {
+        cron: "*/10 0 4 * * MON".into(),
+        time_zone: "Europe/Berlin".into(),
+        overlap: Overlap::Queue,
+        catch_up: CatchUp::All,
+        jitter: Some(Millis::minutes(5)),
+        spec: Arc::new(full_spec()),
+    };
+    let full = (definition.clone(), true, Some(NEXT), Some("request-1"));
+    let spec = Arc::new(bare_spec());
+    let bare = Definition { overlap: Overlap::Skip, catch_up: CatchUp::None, jitter: None, spec, ..definition };
+    let bare = (bare, false, None, None);
+    let namespace = || "default".parse::<Namespace>().expect("a namespace");
+    let schedule = || "nightly".parse::<ScheduleName>().expect("a name");
+    let schedule_set = |(definition, paused, next, request_id): (Definition, bool, Option<NextTick>, Option<&str>)| {
+        Event::ScheduleSet(ScheduleSet {
+            namespace: namespace(),
+            schedule: schedule(),
+            definition: Arc::new(definition),
+            paused,
+            next,
+            request_id: request_id.map(Into::into),
+        })
+    };
+    let schedule_paused = |paused, next, request_id: Option<&str>| {
+        Event::SchedulePaused(SchedulePaused {
+            namespace: namespace(),
+            schedule: schedule(),
+            paused,
+            next,
+            request_id: request_id.map(Into::into),
+        })
+    };
+    let ticked = |kind, outcome, count, of: Option<JobId>| {
+        Event::ScheduleTicked(ScheduleTicked {
+            namespace: namespace(),
+            schedule: schedule(),
+            tick: AT,
+            kind,
+            outcome,
+            count,
+            job: of,
+            reason: of.is_none().then(|| "a job runs".into()),
+            next: (kind == TickKind::Due).then_some(NEXT),
+            request_id: (kind == TickKind::Triggered).then(|| "request-1".into()),
+        })
+    };
+    let ticks = vec![
+        ticked(TickKind::Due, TickOutcome::Started, 1, Some(job())),
+        ticked(TickKind::Due, TickOutcome::Queued, 1, None),
+        ticked(TickKind::Waited, TickOutcome::Started, 1, Some(job())),
+        ticked(TickKind::Triggered, TickOutcome::Skipped, 1, None),
+        ticked(TickKind::Due, TickOutcome::Missed, u64::MAX, None),
+    ];
     let retried = |request_id: Option<&str>| {
         Event::JobRetried(JobRetried { job: job(), attempt: Attempt(3), request_id: request_id.map(Into::into) })
     };
     vec![
         ("deadline_passed/1", vec![passed(Deadline::Start), passed(Deadline::Finish)]),
+        ("schedule_set/1", vec![schedule_set(full), schedule_set(bare)]),
+        (
+            "schedule_paused/1",
+            vec![schedule_paused(true, None, None), schedule_paused(false, Some(NEXT), Some("request-1"))],
+        ),
+        (
+            "schedule_deleted/1",
+            [Some("request-1".into()), None]
+                .map(|request_id| {
+                    Event::ScheduleDeleted(ScheduleDeleted { namespace: namespace(), schedule: schedule(), request_id })
+                })
+                .into(),
+        ),
+        ("schedule_ticked/1", ticks),
         ("job_retried/1", vec![retried(Some("request-1")), retried(None)]),
     ]
 }

@@ -6,6 +6,7 @@
 
 pub mod blobs;
 pub mod checkers;
+pub mod ticks;
 pub mod client;
 pub mod clock;
 pub mod env;
@@ -40,11 +41,21 @@ pub struct Options {
     pub life: bool,
     /// Whether operators drain executors and zones, and take that back.
     pub drains: bool,
+    /// Whether users make schedules.
+    pub schedules: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { steps: 20_000, sabotage: None, focus: &[], lose_tail: false, life: false, drains: false }
+        Options {
+            steps: 20_000,
+            sabotage: None,
+            focus: &[],
+            lose_tail: false,
+            life: false,
+            drains: false,
+            schedules: false,
+        }
     }
 }
 

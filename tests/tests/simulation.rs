@@ -84,6 +84,11 @@ fn appends_that_stall_cost_nobody_an_executor() {
 }
 
 #[test]
+fn no_tick_of_a_schedule_doubles_or_vanishes() {
+    each((60_000..60_060).map(|seed| (seed, Options { steps: STEPS, schedules: true, ..Options::default() })));
+}
+
+#[test]
 fn seeds_that_failed_once_hold() {
     each(ONCE_FAILED.iter().map(|&(seed, steps)| (seed, Options { steps, ..Options::default() })));
 }

@@ -3,8 +3,8 @@
 
 use crate::output::Output;
 use crate::{
-    backup, bench, chaos, completions, config_show, dev, executor, job, keys, log, man, probe, queue, scheduler,
-    snapshot, status, top, zone,
+    backup, bench, chaos, completions, config_show, dev, executor, job, keys, log, man, probe, queue, schedule,
+    scheduler, snapshot, status, top, zone,
 };
 use clap::{Args, Parser, Subcommand};
 use outlive_schemas::id::Namespace;
@@ -69,6 +69,9 @@ pub enum Command {
     /// Take, list and delete named versions of a job's state
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// Run jobs at set times
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// Set queues up, pause them, and see what waits
     #[command(subcommand)]
     Queue(queue::QueueCommand),

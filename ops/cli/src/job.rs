@@ -1,6 +1,6 @@
 //! `outlive job`: one module for each of its commands.
 
-mod spec;
+pub mod spec;
 mod submit;
 mod run;
 mod view;

@@ -21,6 +21,7 @@ mod chaos;
 mod bench;
 mod job;
 mod snapshot;
+mod schedule;
 mod queue;
 mod status;
 mod probe;
@@ -91,6 +92,7 @@ async fn ask(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
     match command {
         Command::Job(command) => job::run(command, global).await?,
         Command::Snapshot(command) => snapshot::run(command, global).await?,
+        Command::Schedule(command) => schedule::run(command, global).await?,
         Command::Queue(command) => queue::run(command, global).await?,
         Command::Status(_) => status::run(global).await?,
         Command::Top(args) => top::run(args, global).await?,

@@ -15,6 +15,7 @@ mod snapshot;
 mod life;
 mod queue;
 mod when;
+mod schedule;
 
 pub use recover::backoff;
 pub use snapshot::find as find_snapshot;
@@ -57,6 +58,19 @@ fn events_of(state: &State, command: Command, now: Timestamp) -> Result<Vec<Enve
         Command::SubmitJobs { namespace, origin, jobs } => submit::submit(state, namespace, origin, jobs, now),
         Command::CancelJob { namespace, origin, job, how } => stop::cancel(state, &namespace, origin, &job, how, now),
         Command::DeleteJob { namespace, origin, job } => stop::delete(state, &namespace, origin, &job, now),
+        Command::PutSchedule { namespace, origin, schedule, definition, paused } => {
+            schedule::put(state, namespace, origin, schedule, *definition, paused, now)
+        }
+        Command::DeleteSchedule { namespace, origin, schedule } => {
+            schedule::delete(state, namespace, origin, schedule, now)
+        }
+        Command::PauseSchedule { namespace, origin, schedule, paused } => {
+            schedule::pause(state, namespace, origin, schedule, paused, now)
+        }
+        Command::TriggerSchedule { namespace, origin, schedule, job } => {
+            schedule::trigger(state, namespace, origin, schedule, job, now)
+        }
+        Command::TickSchedule { namespace, schedule, job } => schedule::tick(state, &namespace, &schedule, job, now),
         Command::DeleteJobs { namespace, origin, jobs } => when::delete(state, &namespace, origin, &jobs, now),
         Command::RetryJobs { namespace, origin, jobs } => when::retry(state, &namespace, origin, &jobs, now),
         Command::GiveUpJob { job } => when::give_up(state, job, now),

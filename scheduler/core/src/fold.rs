@@ -9,6 +9,7 @@ mod life;
 mod queue;
 mod snapshot;
 mod when;
+mod schedule;
 
 use crate::array::Array;
 use crate::life::Change;
@@ -76,6 +77,13 @@ pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(),
             state.lost_zones.remove(&e.zone);
             Ok(())
         }
+        Event::ScheduleSet(e) => {
+            schedule::set(state, at, e);
+            Ok(())
+        }
+        Event::SchedulePaused(e) => schedule::paused(state, at, e),
+        Event::ScheduleDeleted(e) => schedule::deleted(state, e),
+        Event::ScheduleTicked(e) => schedule::ticked(state, seq, at, e),
         Event::JobSubmitted(e) => job_submitted(state, seq, at, e),
         Event::JobDeleted(e) => job_deleted(state, e),
         Event::JobErased(e) => {

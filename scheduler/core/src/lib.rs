@@ -11,6 +11,8 @@ pub mod life;
 pub mod when;
 pub mod depend;
 pub mod array;
+pub mod calendar;
+pub mod schedule;
 pub mod decide;
 pub mod fold;
 pub mod timer;

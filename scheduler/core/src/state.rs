@@ -13,6 +13,7 @@ use crate::life::{Life, Snapshot};
 use crate::queue::running::Running;
 use crate::queue::share::Turns;
 use crate::queue::{Place, Queue, QueueId, Rung, Shape, Turn, Waiting};
+use crate::schedule::{ScheduleIndex, Schedules};
 use crate::when::{Passed, Timing};
 use compact_str::CompactString;
 use outlive_schemas::array::{task_id, task_name};
@@ -53,6 +54,8 @@ pub struct State {
     pub drained_zones: BTreeMap<Zone, Drain>,
     #[serde(default)]
     pub lost_zones: BTreeMap<Zone, Timestamp>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub schedules: Schedules,
     /// Requests that left nothing behind by which to know them again, oldest first.
     pub(crate) spent_requests: VecDeque<(Namespace, CompactString)>,
     /// Deleted jobs whose remains may not all be erased yet.
@@ -107,6 +110,7 @@ pub(crate) struct Index {
     pub children: BTreeMap<JobId, BTreeSet<JobId>>,
     /// Jobs that have waited for others for as long as they had to.
     pub decided: BTreeSet<JobId>,
+    pub schedules: ScheduleIndex,
     /// Lost executors that still hold attempts.
     pub to_evict: BTreeSet<ExecutorId>,
     /// Specifications and results held in memory.
@@ -522,6 +526,12 @@ impl State {
         for (&id, job) in &self.jobs {
             index.enter(id, job);
         }
+        for (namespace, of) in &self.schedules {
+            for (name, schedule) in of {
+                index.schedules.enter(namespace, name, schedule);
+                index.held_bytes += schedule.held_bytes();
+            }
+        }
         index.spent = self.spent_requests.iter().cloned().collect();
         index.to_evict =
             self.executors.iter().filter(|(_, e)| !e.is_alive() && !e.attempts.is_empty()).map(|(id, _)| *id).collect();
@@ -613,6 +623,7 @@ impl Index {
         if let Some(passed) = job.give_up() {
             self.deadlines.insert((passed.due_at, id));
         }
+        self.schedules.enter_job(id, job);
         if job.is_attended() {
             self.attended.insert(id);
         }
@@ -659,6 +670,7 @@ impl Index {
         if let Some(passed) = job.give_up() {
             self.deadlines.remove(&(passed.due_at, id));
         }
+        self.schedules.leave_job(id, job);
         self.attended.remove(&id);
         if job.array.is_some() {
             self.arrays.remove(&id);

@@ -24,6 +24,7 @@ mod queues;
 mod drain;
 mod zones;
 mod when;
+mod schedule;
 mod why;
 mod views;
 mod detector;

@@ -4,6 +4,7 @@ use crate::life::TERM_GRACE;
 use crate::state::State;
 use outlive_schemas::command::Command;
 use outlive_schemas::event::Cause;
+use outlive_schemas::id::{Namespace, ScheduleName};
 use outlive_schemas::time::Timestamp;
 
 /// Commands that are due, at most `limit`.
@@ -27,4 +28,18 @@ pub fn due(state: &State, now: Timestamp, limit: usize) -> Vec<Command> {
     let deadlines = state.index.deadlines.iter().take_while(|(at, _)| settled && *at <= now);
     let deadlines = deadlines.map(|(_, id)| Command::GiveUpJob { job: *id });
     given_up.chain(late).chain(attended).chain(deadlines).take(limit).collect()
+}
+
+/// Schedules with a tick to be taken, at most `limit`: those whose jobs are over and whose next tick waits for that, and
+/// those that are due, the longest overdue first.
+pub fn ticks(state: &State, now: Timestamp, limit: usize) -> Vec<(Namespace, ScheduleName)> {
+    let index = &state.index.schedules;
+    let waiting = index.waiting.iter().filter(|key| !index.running.contains_key(*key));
+    let due = index.due.iter().take_while(|(at, ..)| *at <= now);
+    let due = due.filter(|(_, namespace, name)| {
+        let key = (namespace.clone(), name.clone());
+        !index.waiting.contains(&key) || index.running.contains_key(&key)
+    });
+    let due = due.map(|(_, namespace, name)| (namespace.clone(), name.clone()));
+    waiting.cloned().chain(due).take(limit).collect()
 }

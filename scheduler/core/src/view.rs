@@ -2,6 +2,10 @@
 
 pub mod queue;
 
+mod schedule;
+
+pub use schedule::{schedule, schedules};
+
 use crate::life::{Life, Snapshot, Version};
 use crate::referenced;
 use crate::state::{Job, State, spec_bytes};
@@ -69,6 +73,7 @@ pub fn job(id: JobId, job: &Job, now: Timestamp) -> JobView {
         queue: job.spec.queue.clone(),
         priority: job.spec.priority,
         tasks: job.array.as_ref().map(|array| array.counts()),
+        schedule: job.tick_of().map(|of| of.schedule.clone()),
     }
 }
 

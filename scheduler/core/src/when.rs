@@ -3,6 +3,7 @@
 //! Nothing here waits: what is due is `timer`'s to say.
 
 use crate::life::Change;
+use crate::schedule::TickOf;
 use crate::state::{Job, State};
 use outlive_schemas::id::JobId;
 use outlive_schemas::time::Timestamp;
@@ -17,6 +18,9 @@ pub struct Timing {
     /// When it began anew, by being retried or started again: deadlines count from then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub again_at: Option<Timestamp>,
+    /// The tick that it was submitted for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tick_of: Option<TickOf>,
 }
 
 /// A deadline that is over, and for which an attempt is being ended.

@@ -80,6 +80,7 @@ impl Leader {
                 let until = |leader: &Leader| leader.state().collection_held_until;
                 self.propose(command, now, out).map(|()| Answer::Held(Held { until: until(self) }))
             }
+            Asked::Schedule(what) => self.schedule(namespace, origin, *what, now, out),
             Asked::Life(what) => self.life(namespace, origin, *what, now, out),
             Asked::Queue(what) => self.queue(namespace, origin, what, now, out),
             Asked::Wait(request) => match self.wait(&namespace, &request, to, now) {

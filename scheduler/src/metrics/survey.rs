@@ -40,6 +40,9 @@ impl Survey {
             seconds(state.restarting().next().map(|(since, _)| since)),
         );
         jobs(board, state);
+        board.set("outlive_schedules", &[], state.schedule_count() as f64);
+        let overdue = state.next_tick_due().filter(|due_at| *due_at < now);
+        board.set("outlive_schedule_tick_overdue_seconds", &[], seconds(overdue));
         queues(board, state, now);
         executors(board, leader, now);
         capacity(board, state);

@@ -116,6 +116,18 @@ pub const METRICS: &[Metric] = &[
         "outlive_checkpoint_age_seconds",
         "Age of the oldest newest checkpoint among placed jobs that have one; the leader's.",
     ),
+    // Schedules.
+    Metric::gauge("outlive_schedules", "Schedules that there are; the leader's."),
+    Metric::counter("outlive_schedule_ticks_total", "Ticks of schedules, by what became of them."),
+    Metric::histogram(
+        "outlive_schedule_tick_delay_seconds",
+        START_SECONDS,
+        "From the time that a tick names until it was taken; a schedule's jitter is part of it.",
+    ),
+    Metric::gauge(
+        "outlive_schedule_tick_overdue_seconds",
+        "Since when the tick that is due and has not been taken is due; the leader's.",
+    ),
     Metric::counter("outlive_snapshots_total", "Named snapshots, by outcome."),
     Metric::counter("outlive_requests_refused_total", "Requests answered with an error, by its code."),
     // Executors.

@@ -7,6 +7,7 @@ use super::client::Said;
 use super::env::{Env, Micros, Node, SECOND, say};
 use super::executor::short;
 use super::queues::Started;
+use super::ticks::Ticks;
 use bytes::Bytes;
 use outlive_core::fold::fold;
 use outlive_core::invariant;
@@ -59,6 +60,7 @@ const DRIFT: u64 = 50;
 pub struct Checkers {
     pub violation: Option<String>,
     pub truth: State,
+    pub ticks: Ticks,
     seq: Sequence,
     chain: ChainHash,
     opener: FrameOpener,
@@ -103,6 +105,7 @@ impl Checkers {
         Checkers {
             violation: None,
             truth: State::default(),
+            ticks: Ticks::default(),
             seq: Sequence(0),
             chain: ChainHash::START,
             opener: FrameOpener::new([key]),
@@ -346,7 +349,9 @@ impl Checkers {
             return if same { Ok(Vec::new()) } else { Err("another commit stands there already".into()) };
         }
         let commit = self.opener.open(&stored.body, self.seq, self.chain).map_err(|e| e.to_string())?;
+        self.ticks.begin_commit();
         for envelope in &commit.events {
+            self.ticks.hold(envelope)?;
             self.is_true(envelope)?;
             self.started.before(&self.truth, envelope)?;
             *self.events.entry(envelope.event.type_name()).or_default() += 1;
@@ -372,10 +377,13 @@ impl Checkers {
         let mut opener = FrameOpener::new([key]);
         self.chains = vec![chain];
         self.started = Started::default();
+        self.ticks = Ticks::default();
         for (index, body) in messages.iter().enumerate() {
             let commit = opener.open(body, Sequence(index as u64), chain).expect("it was opened before");
+            self.ticks.begin_commit();
             for envelope in &commit.events {
                 self.started.before(&truth, envelope).expect("it was found right before");
+                self.ticks.hold(envelope).expect("it was held before");
                 fold(&mut truth, Sequence(index as u64 + 1), envelope).expect("it was folded before");
             }
             chain = commit.chain;

@@ -5,16 +5,20 @@ use super::executor::short;
 use super::job::Work;
 use super::network::{Message, NatsReply};
 use super::queues;
+use super::ticks::every;
 use outlive_scheduler::leader::Answer;
+use outlive_scheduler::submission::ScheduleAsked;
 use outlive_scheduler::submission::{Asked, LifeAsked, QueueAsked, Request};
 use outlive_schemas::array::ArraySpec;
 use outlive_schemas::command::{Origin, Stop};
 use outlive_schemas::depend::{Condition, Dependency};
 use outlive_schemas::error::ErrorCode;
+use outlive_schemas::id::ScheduleName;
 use outlive_schemas::id::{Attempt, ExecutorRef, JobId, JobName, JobRef, JobVersion, Namespace};
 use outlive_schemas::job::{Driver, Factor, JobKind, JobSpec, NoopSpec, ProcessSpec};
 use outlive_schemas::life::{RestoreRequest, RollbackRequest, StartRequest, StopRequest, UpdateRequest};
 use outlive_schemas::request::Deadline;
+use outlive_schemas::schedule::{CatchUp, Overlap, PutRequest, ScheduleRequest};
 use outlive_schemas::snapshot::SnapshotRequest;
 use outlive_schemas::time::Millis;
 use outlive_schemas::view::Status;
@@ -56,6 +60,9 @@ pub struct ClientNode {
     submitting: usize,
     /// Whether its users have queues.
     pub queues: bool,
+    /// Names of schedules that may be used.
+    schedules: u64,
+    closing_since: Option<Micros>,
     /// In the end nobody submits any more, and services are cancelled.
     pub closing: bool,
     /// Whether jobs are stopped, started, updated and rolled back, and snapshots taken.
@@ -65,7 +72,7 @@ pub struct ClientNode {
 }
 
 impl ClientNode {
-    pub fn new(jobs_max: usize) -> ClientNode {
+    pub fn new(jobs_max: usize, schedules: u64) -> ClientNode {
         ClientNode {
             open: BTreeMap::new(),
             submitted: BTreeMap::new(),
@@ -74,6 +81,8 @@ impl ClientNode {
             jobs_max,
             submitting: 0,
             queues: false,
+            schedules,
+            closing_since: None,
             closing: false,
             life: false,
             drains: false,
@@ -145,6 +154,10 @@ impl ClientNode {
         if self.queues && env.chance.per_mille(120) {
             let request = queues::put(env);
             return self.ask(Asked::Queue(QueueAsked::Put(request)), env);
+        }
+        if self.schedules > 0 && env.chance.per_mille(80) {
+            let what = self.about_a_schedule(env);
+            return self.ask(what, env);
         }
         let dice = env.chance.below(100);
         if dice < 55 && self.submitting < self.jobs_max {
@@ -224,6 +237,38 @@ impl ClientNode {
         }
     }
 
+    /// One of the few schedules that there are at most is made, changed, paused, triggered or deleted.
+    fn about_a_schedule(&self, env: &mut Env) -> Asked {
+        let name: ScheduleName = format!("every-{}", env.chance.below(self.schedules)).parse().expect("a name");
+        let dice = env.chance.below(10);
+        let request = ScheduleRequest { name: name.clone() };
+        Asked::Schedule(Box::new(match dice {
+            0 => ScheduleAsked::Pause { name, paused: true },
+            1 | 2 => ScheduleAsked::Pause { name, paused: false },
+            3 => ScheduleAsked::Trigger(request),
+            4 => ScheduleAsked::Delete(request),
+            _ => {
+                let mut spec = spec(env);
+                spec.kind = JobKind::Batch;
+                if spec.keeps_state() {
+                    let until = Some(env.chance.between(5, 60));
+                    let command = Work { until, fails_every: None, stubborn: false }.command();
+                    spec.driver = Driver::Process(ProcessSpec { command, env: Default::default() });
+                }
+                ScheduleAsked::Put(PutRequest {
+                    name,
+                    cron: every(env.chance.one_of(&[2, 5, 10, 20])).into(),
+                    time_zone: "UTC".into(),
+                    overlap: env.chance.one_of(&[Overlap::Skip, Overlap::Queue, Overlap::Replace]),
+                    catch_up: env.chance.one_of(&[CatchUp::None, CatchUp::One, CatchUp::All]),
+                    jitter: env.chance.per_mille(300).then_some(Millis(1_500)),
+                    spec,
+                    paused: env.chance.per_mille(100),
+                })
+            }
+        }))
+    }
+
     /// Ends what would never end by itself.
     fn close(&mut self, env: &mut Env) {
         if self.open.is_empty() {
@@ -246,6 +291,17 @@ impl ClientNode {
         if self.open.is_empty() {
             for request in queues::held(&env.checkers.truth) {
                 self.ask(Asked::Queue(QueueAsked::Put(request)), env);
+            }
+            // First they are left to run while nothing is broken, and must be kept then.
+            let since = *self.closing_since.get_or_insert(env.now);
+            let names = if env.now >= since + 40 * SECOND { env.checkers.ticks.names() } else { Vec::new() };
+            if let Some(vanished) =
+                env.checkers.ticks.overdue(env.checkers.truth.newest_event_at).filter(|_| !names.is_empty())
+            {
+                env.checkers.fail(vanished);
+            }
+            for name in names {
+                self.ask(Asked::Schedule(Box::new(ScheduleAsked::Delete(ScheduleRequest { name }))), env);
             }
             for job in services {
                 self.ask(Asked::Cancel { job: JobRef::Id(job), how: Stop::Kill }, env);

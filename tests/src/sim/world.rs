@@ -14,8 +14,9 @@ use outlive_schemas::id::Sequence;
 use outlive_schemas::view::Status;
 
 const ZONES: [&str; 3] = ["a", "b", "c"];
-/// How long everything may take to come to its end once nothing is broken any more.
-const BOUND: Micros = 300 * SECOND;
+/// How long everything may take to come to its end once nothing is broken any more: an array's dozen tasks of half a
+/// minute may come one after the other.
+const BOUND: Micros = 420 * SECOND;
 /// A supervisor starts what has stopped.
 const RESTART_AFTER: Micros = 2 * SECOND;
 
@@ -49,7 +50,9 @@ impl World {
         let slots = env.chance.between(3, 12) as u32;
         let executors =
             executors.iter().enumerate().map(|(i, &zone)| ExecutorNode::new(i, ZONES[zone], slots)).collect();
-        let mut client = ClientNode::new(env.chance.between(5, 30) as usize);
+        let jobs_max = env.chance.between(5, 30) as usize;
+        let schedules = if options.schedules { env.chance.between(1, 3) } else { 0 };
+        let mut client = ClientNode::new(jobs_max, schedules);
         (client.life, client.drains) = (options.life, options.drains);
         // Deliberate bugs are looked for where nothing else is new.
         client.queues = seed % 2 == 1 && sabotage.is_none();
@@ -355,7 +358,8 @@ impl World {
 
     fn is_finished(&self) -> bool {
         let jobs = &self.env.checkers.truth.jobs;
-        !self.client.is_waiting() && jobs.values().all(|job| job.status.is_final())
+        let no_ticks = self.env.checkers.ticks.names().is_empty();
+        no_ticks && !self.client.is_waiting() && jobs.values().all(|job| job.status.is_final())
     }
 
     fn check_end(&mut self) {

@@ -1,6 +1,6 @@
 //! Deadlines that are over, and jobs that are tried again or forgotten by the many.
 
-use super::{Refusal, fact};
+use super::{Refusal, fact, queue};
 use crate::state::{Job, State};
 use outlive_schemas::command::Origin;
 use outlive_schemas::error::{ErrorCode, Rejection};
@@ -70,6 +70,8 @@ pub(super) fn retry(
     super::submit::within_limits(state, jobs.len())?;
     let (mut names, mut seen) = (BTreeSet::new(), BTreeSet::new());
     let mut events = Vec::with_capacity(jobs.len());
+    let again = jobs.iter().filter_map(|id| state.jobs.get(id).map(|job| (*id, job.spec.clone()))).collect::<Vec<_>>();
+    queue::may_wait(state, namespace, &again).map_err(|(_, rejection)| rejection)?;
     for id in jobs.iter().filter(|id| seen.insert(**id)) {
         let job = in_namespace(state, namespace, *id)?;
         may_retry(state, *id, job, &names)?;
