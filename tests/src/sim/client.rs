@@ -248,7 +248,7 @@ impl ClientNode {
             3 => ScheduleAsked::Trigger(request),
             4 => ScheduleAsked::Delete(request),
             _ => {
-                let mut spec = spec(env);
+                let mut spec = spec(env, 0);
                 spec.kind = JobKind::Batch;
                 if spec.keeps_state() {
                     let until = Some(env.chance.between(5, 60));
