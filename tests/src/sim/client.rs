@@ -165,10 +165,10 @@ impl ClientNode {
             self.submitting += many;
             let services = if self.life { 700 } else { 250 };
             let mut specs: Vec<JobSpec> = (0..many).map(|_| spec(env, services)).collect();
+            self.relate(&mut specs, env);
             if self.queues {
                 specs.iter_mut().for_each(|spec| queues::say(spec, env));
             }
-            self.relate(&mut specs, env);
             let what = if many > 1 { Asked::SubmitMany(specs) } else { Asked::Submit(Box::new(specs.remove(0))) };
             self.ask(what, env);
         } else if !self.jobs.is_empty() {

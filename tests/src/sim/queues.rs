@@ -35,13 +35,11 @@ pub fn put(env: &mut Env) -> QueuePutRequest {
     QueuePutRequest::new(queue, settings)
 }
 
-/// Queues that would hold jobs up for long in the end: they are paused and throttled no more.
+/// Queues that would hold jobs up for long in the end: nothing holds them any more.
 pub fn held(state: &State) -> Vec<QueuePutRequest> {
-    let held = state.queues.iter().filter(|(_, queue)| queue.settings.paused || queue.settings.rate.is_some());
-    held.map(|(QueueId(_, name), queue)| {
-        QueuePutRequest::new(name.clone(), QueueSettings { paused: false, rate: None, ..queue.settings })
-    })
-    .collect()
+    let open = |settings: QueueSettings| QueueSettings { weight: settings.weight, ..QueueSettings::default() };
+    let held = state.queues.iter().filter(|(_, queue)| queue.settings != open(queue.settings));
+    held.map(|(QueueId(_, name), queue)| QueuePutRequest::new(name.clone(), open(queue.settings))).collect()
 }
 
 /// Where a job waits, and what for.
@@ -53,7 +51,8 @@ pub fn say(spec: &mut JobSpec, env: &mut Env) {
     }
     spec.priority = Priority(chance.between(0, 4) as u32 * 25);
     spec.preemptible = chance.per_mille(500);
-    if chance.per_mille(300) {
+    // Tasks of an array one after the other would take longer than a run has.
+    if spec.array.is_none() && chance.per_mille(300) {
         let (key, limit) = (format!("key-{}", chance.below(3)).into(), chance.between(1, 3) as u32);
         spec.concurrency = Some(Box::new(Concurrency { key, limit }));
     }
