@@ -336,6 +336,11 @@ impl Checkers {
                     self.given_back.insert((e.job, e.attempt));
                 }
             }
+            // From here on it begins with another state than the one it had come to, because somebody wanted that.
+            Event::VersionRestored(_) | Event::StartRequested(_) => {
+                let job = envelope.event.job();
+                self.given_back.retain(|(other, _)| Some(*other) != job);
+            }
             _ => {}
         }
         Ok(())
@@ -623,7 +628,8 @@ pub fn process_runs(job: JobId, attempt: Attempt, host: usize, exclusive: bool, 
     env.checkers.really(job, attempt).ran = true;
     let running = env.checkers.running.entry(job).or_default();
     running.insert((attempt, host));
-    if exclusive && running.len() > 1 {
+    // After acknowledged commits were lost, a leader cannot know what they had placed.
+    if exclusive && running.len() > 1 && env.checkers.lost_tail.is_none() {
         let running = format!("{running:?}");
         env.checkers.fail(format!("{} is exclusive and runs more than once: {running}", short(job)));
     }
