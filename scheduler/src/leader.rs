@@ -213,6 +213,8 @@ pub struct Identity {
 
 /// Several times a second, so that a missing beat is noticed soon.
 const BEAT_INTERVAL: Millis = Millis(250);
+/// Jobs that begin later than this are found by the planning round of a beat.
+const PUNCTUAL_WITHIN: Millis = Millis::minutes(1);
 /// The longest that an acknowledged commit goes without a witness.
 const WITNESS_INTERVAL: Millis = Millis(200);
 /// How often the registry is read, for executors that nobody has announced.
@@ -233,6 +235,8 @@ pub struct Leader {
     ids: Ids,
     /// Whether something has changed that a round of planning could use.
     plan_due: bool,
+    /// When jobs can be placed that wait for a time that is near.
+    ready: BTreeSet<Timestamp>,
     witnessed: Sequence,
     /// Since when something acknowledged has no witness.
     unwitnessed_since: Option<Timestamp>,
@@ -274,6 +278,7 @@ impl Leader {
             waiters: Waiters::default(),
             ids,
             plan_due: true,
+            ready: BTreeSet::new(),
             witnessed: Sequence(0),
             unwitnessed_since: Some(now),
             witness_mode,
@@ -629,7 +634,11 @@ impl Leader {
             if let Event::ScheduleTicked(e) = &envelope.event {
                 metrics::ticked(e, envelope.at);
             }
-            self.plan_due |= life::is_for_the_planner(&envelope.event);
+            if life::is_for_the_planner(&envelope.event) {
+                self.plan_due = true;
+                let ready = job.filter(|job| job.is_queued()).map(|job| job.ready_at);
+                self.ready.extend(ready.filter(|at| *at > now && at.since(now) <= PUNCTUAL_WITHIN));
+            }
             let (Some(id), Some(job)) = (about, job) else { continue };
             metrics::event(job, envelope);
             follows.push(feed(id, job, envelope));

@@ -99,6 +99,10 @@ impl Leader {
     }
 
     pub(super) fn place(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        while self.ready.first().is_some_and(|at| *at <= now) {
+            self.ready.pop_first();
+            self.plan_due = true;
+        }
         // Rounds beyond what a commit or two can hold would only pile up.
         while self.plan_due && self.journal.has_room() {
             let plan = placement::round(self.state(), &self.hints(now), now);

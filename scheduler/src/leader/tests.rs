@@ -228,6 +228,21 @@ fn a_job_runs_and_its_waiter_hears_of_it_when_it_is_durable() {
 }
 
 #[test]
+fn a_delayed_attempt_is_placed_when_it_is_due_and_not_with_the_next_beat() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    let spec = r#"{"driver":{"noop":{}},"restart":{"initial_backoff":"100ms","jitter":0}}"#;
+    m.ask(Operation::Submit, spec, None);
+    let (job, attempt) = assigned(&m.settle())[0];
+    let failed = Ended { outcome: Outcome::Exited { code: 1 }, ran_ms: Some(1), result: None };
+    m.report(vec![Report { job, attempt, age_ms: 0, news: News::Ended(failed) }]);
+    m.settle();
+    m.now = m.now + Millis(99);
+    assert_eq!(assigned(&m.settle()), []);
+    m.now = m.now + Millis(1);
+    assert_eq!(assigned(&m.settle()), [(job, attempt.next())]);
+}
+
+#[test]
 fn a_wait_ends_by_its_time() {
     let mut m = machine(WitnessMode::Interval);
     m.ask(Operation::Submit, NOOP, None);

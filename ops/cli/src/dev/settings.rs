@@ -213,7 +213,8 @@ impl Settings<'_> {
 
     fn scheduler(&self, member: &Member) -> String {
         let listen = format!("127.0.0.1:{}", self.ports.of(&member.name, Use::Listen));
-        format!("[scheduler]\nname = {}\nlisten = {}\n", quoted(&member.name), quoted(&listen))
+        // A zone that was killed by hand is wanted back soon.
+        format!("[scheduler]\nname = {}\nlisten = {}\nzone_settle = \"5s\"\n", quoted(&member.name), quoted(&listen))
     }
 
     fn executor(&self, member: &Member) -> String {
