@@ -628,6 +628,10 @@ impl Leader {
                         follows.push(Output::Answer { to, answer });
                     }
                 }
+                Event::ArrayCancelRequested(_) | Event::ArrayTasksCancelled(_) => {
+                    let answers = about.map(|array| many::answer_cancelled(&mut self.waiters, state, array, now));
+                    follows.extend(answers.into_iter().flatten());
+                }
                 event if life::may_need_orders(event) => attended.extend(event.job()),
                 _ => {}
             }

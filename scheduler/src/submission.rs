@@ -1,6 +1,7 @@
 //! A request's bytes → what is asked. Nothing is decided or appended here.
 
 use compact_str::CompactString;
+use outlive_schemas::array::Indexes;
 use outlive_schemas::codec::Format;
 use outlive_schemas::command::{Origin, Stop};
 use outlive_schemas::error::{ErrorCode, Rejection};
@@ -200,6 +201,12 @@ pub enum Asked {
         job: JobRef,
         how: Stop,
     },
+    /// Of an array these tasks.
+    CancelTasks {
+        job: JobRef,
+        tasks: Indexes,
+        how: Stop,
+    },
     Delete(JobRef),
     /// What a filter finds.
     DeleteMany(ListRequest),
@@ -313,13 +320,21 @@ pub fn parse(raw: Raw<'_>, format: Format) -> Result<Request, Rejection> {
         Operation::Logs => Asked::Logs(format.decode(body)?),
         Operation::Why => Asked::Why(job(format, body)?),
         Operation::Cancel => {
-            let CancelRequest { job, grace } = format.decode(body)?;
-            Asked::Cancel { job, how: Stop::Graceful { grace: grace.unwrap_or(GRACE_DEFAULT) } }
+            let CancelRequest { job, indexes, grace } = format.decode(body)?;
+            let how = Stop::Graceful { grace: grace.unwrap_or(GRACE_DEFAULT) };
+            match indexes {
+                Some(tasks) => Asked::CancelTasks { job, tasks, how },
+                None => Asked::Cancel { job, how },
+            }
         }
         Operation::Kill => Asked::Cancel { job: job(format, body)?, how: Stop::Kill },
         Operation::Delete => match format.decode::<SelectRequest>(body)?.selection()? {
             Selection::Job(job) => Asked::Delete(job),
             Selection::Filter(filter) => Asked::DeleteMany(filter),
+            Selection::Tasks(..) => {
+                let what = "is given, but tasks are deleted with their array only: leave it out";
+                return Err(invalid("indexes", what));
+            }
         },
         Operation::Retry => Asked::Retry(format.decode::<SelectRequest>(body)?.selection()?),
         Operation::PutSchedule => {
@@ -436,6 +451,37 @@ mod tests {
             parsed(Operation::SubmitMany, br#"{"jobs":[]}"#).expect_err("none").code,
             ErrorCode::InvalidArgument
         );
+    }
+
+    #[test]
+    fn indexes_are_read_where_they_mean_something() {
+        let asked = |operation, body: &str| parsed(operation, body.as_bytes()).map(|request| request.what);
+        let Ok(Asked::CancelTasks { tasks, how, .. }) =
+            asked(Operation::Cancel, r#"{"job":"resize","indexes":"9,3,7-8","grace":"1s"}"#)
+        else {
+            panic!("not taken for tasks")
+        };
+        assert_eq!((tasks.to_string().as_str(), how), ("3,7-9", Stop::Graceful { grace: Millis::secs(1) }));
+        let whole = asked(Operation::Cancel, r#"{"job":"resize"}"#).expect("the whole");
+        assert!(matches!(whole, Asked::Cancel { .. }));
+        let again = asked(Operation::Retry, r#"{"job":"resize","indexes":"3"}"#).expect("some");
+        assert!(matches!(again, Asked::Retry(Selection::Tasks(..))));
+        for (operation, body, part) in [
+            (
+                Operation::Cancel,
+                r#"{"job":"a","indexes":"7-"}"#,
+                "at `indexes`: `7-` is no set of indexes below 100000",
+            ),
+            (Operation::Cancel, r#"{"job":"a","indexes":"99999999999"}"#, "such as 3,7-9"),
+            (Operation::Cancel, r#"{"job":"a","indexes":[3]}"#, "at `indexes`"),
+            (Operation::Retry, r#"{"job":"a","indexes":"-1"}"#, "at `indexes`: `-1` is no set of indexes"),
+            (Operation::Retry, r#"{"filter":{},"indexes":"1"}"#, "`job` is missing"),
+            (Operation::Delete, r#"{"job":"a","indexes":"1"}"#, "deleted with their array only"),
+            (Operation::Kill, r#"{"job":"a","indexes":"1"}"#, "unknown field `indexes`"),
+        ] {
+            let refused = asked(operation, body).expect_err(body);
+            assert!(refused.message.contains(part), "{body}: {}", refused.message);
+        }
     }
 
     #[test]

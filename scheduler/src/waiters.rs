@@ -2,6 +2,7 @@
 
 use crate::leader::ReplyTo;
 use outlive_core::state::Job;
+use outlive_schemas::array::{ids_about, index_of};
 use outlive_schemas::id::JobId;
 use outlive_schemas::request::Until;
 use outlive_schemas::time::Timestamp;
@@ -48,6 +49,12 @@ impl Waiters {
     /// Those whose wait is over because of what the job is now.
     pub fn arrived(&mut self, id: JobId, job: &Job) -> Vec<ReplyTo> {
         self.take(id, |waiter| is_there(job, waiter.until))
+    }
+
+    /// The tasks of an array for which somebody waits.
+    pub fn tasks_of(&self, array: JobId) -> Vec<(JobId, u32)> {
+        let near = self.by_job.range(ids_about(array));
+        near.filter_map(|(id, _)| Some((*id, index_of(array, *id)?))).collect()
     }
 
     /// All of a job's, because it has been deleted.

@@ -8,8 +8,10 @@ use crate::error::{ErrorCode, Rejection};
 use crate::id::{JobId, JobName};
 use crate::job::{JobKind, JobSpec, invalid};
 use crate::limits;
+use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt::{self, Write as _};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use uuid::Uuid;
 
@@ -74,6 +76,21 @@ pub fn task_id(array: JobId, index: u32) -> JobId {
     JobId(Uuid::from_u128(array.0.as_u128() ^ u128::from(index + 1)))
 }
 
+/// The index of which [`task_id`] gives this id, if there is one.
+pub fn index_of(array: JobId, task: JobId) -> Option<u32> {
+    let index = u32::try_from(array.0.as_u128() ^ task.0.as_u128()).ok()?.checked_sub(1)?;
+    (index < limits::ARRAY_TASKS_MAX).then_some(index)
+}
+
+/// Between these are the ids of an array's tasks, and its own.
+pub fn ids_about(array: JobId) -> RangeInclusive<JobId> {
+    let low = array.0.as_u128() & !u128::from(u32::MAX);
+    JobId(Uuid::from_u128(low))..=JobId(Uuid::from_u128(low | u128::from(u32::MAX)))
+}
+
+/// Ranges that a message names before it only counts.
+const RANGES_SHOWN: usize = 8;
+
 /// Indexes of an array's tasks: disjoint, ascending ranges that do not touch, both ends included. Written as people
 /// write them: `3,7-9`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,6 +124,56 @@ impl Indexes {
     pub fn contains(&self, index: u32) -> bool {
         let after = self.0.partition_point(|(first, _)| *first <= index);
         after > 0 && self.0[after - 1].1 >= index
+    }
+
+    /// Those of them that are in the other set, and those that are not.
+    pub fn partition(&self, other: &Indexes) -> (Indexes, Indexes) {
+        let (mut inside, mut outside) = (Indexes::default(), Indexes::default());
+        let mut others = other.0.iter().copied().peekable();
+        for &(first, last) in &self.0 {
+            // What of this range has not been looked at begins here.
+            let mut from = first;
+            while from <= last {
+                while others.next_if(|(_, end)| *end < from).is_some() {}
+                let Some((begin, end)) = others.peek().copied().filter(|(begin, _)| *begin <= last) else {
+                    outside.0.push((from, last));
+                    break;
+                };
+                if begin > from {
+                    outside.0.push((from, begin - 1));
+                }
+                let end = end.min(last);
+                inside.0.push((from.max(begin), end));
+                if end == last {
+                    break;
+                }
+                from = end + 1;
+            }
+        }
+        (inside, outside)
+    }
+
+    /// Whether all of them are in the other set.
+    pub fn are_all_in(&self, other: &Indexes) -> bool {
+        self.partition(other).1.is_empty()
+    }
+
+    /// Takes in those of the other set. Costs by the ranges, not by the indexes.
+    pub fn extend(&mut self, other: &Indexes) {
+        if !other.is_empty() {
+            let mut ranges = std::mem::take(&mut self.0);
+            ranges.extend_from_slice(&other.0);
+            self.0 = joined(ranges);
+        }
+    }
+
+    /// As a message names them: the first, and how many more there are.
+    pub fn summary(&self) -> String {
+        let shown = Indexes(self.0.iter().take(RANGES_SHOWN).copied().collect());
+        match self.len() - shown.len() {
+            0 => shown.to_string(),
+            more => format!("{shown} and {more} more"),
+        }
     }
 
     /// The lowest of them.
@@ -195,16 +262,21 @@ impl FromStr for Indexes {
             let range = number(first).zip(number(last)).filter(|(first, last)| first <= last);
             ranges.push(range.ok_or_else(|| IndexesError(part.chars().take(40).collect()))?);
         }
-        ranges.sort_unstable();
-        let mut set: Vec<(u32, u32)> = Vec::with_capacity(ranges.len());
-        for (first, last) in ranges {
-            match set.last_mut() {
-                Some(before) if first <= before.1 + 1 => before.1 = before.1.max(last),
-                _ => set.push((first, last)),
-            }
-        }
-        Ok(Indexes(set))
+        Ok(Indexes(joined(ranges)))
     }
+}
+
+/// The same as disjoint, ascending ranges that do not touch.
+fn joined(mut ranges: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
+    ranges.sort_unstable();
+    let mut set: Vec<(u32, u32)> = Vec::with_capacity(ranges.len());
+    for (first, last) in ranges {
+        match set.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => set.push((first, last)),
+        }
+    }
+    set
 }
 
 impl Serialize for Indexes {
@@ -241,6 +313,27 @@ pub struct ArrayAdvanced {
 pub struct ArrayCancelRequested {
     pub job: JobId,
     pub how: Stop,
+}
+
+/// Some of its tasks are cancelled: those that wait, at once; those on their way are told by what follows in the same
+/// commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArrayTasksCancelled {
+    pub job: JobId,
+    pub tasks: Indexes,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<CompactString>,
+}
+
+/// Some of its tasks that failed or were cancelled wait again. An array that was over begins anew with these alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArrayTasksRetried {
+    pub job: JobId,
+    pub tasks: Indexes,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<CompactString>,
 }
 
 /// An array's tasks, as its view shows them.
@@ -297,10 +390,61 @@ mod tests {
     }
 
     #[test]
+    fn sets_are_taken_apart_and_put_together() {
+        let apart = |of: &str, by: &str| {
+            let (inside, outside) = set(of).partition(&set(by));
+            (inside.to_string(), outside.to_string())
+        };
+        for (of, by, inside, outside) in [
+            ("", "1-5", "", ""),
+            ("1-5", "", "", "1-5"),
+            ("1-5", "1-5", "1-5", ""),
+            ("1-5", "0-9", "1-5", ""),
+            ("0-9", "2-3,5,9", "2-3,5,9", "0-1,4,6-8"),
+            ("0-3,6-9", "3-6", "3,6", "0-2,7-9"),
+            ("3,7-9", "0-2,4-6,10", "", "3,7-9"),
+            ("99999", "99999", "99999", ""),
+        ] {
+            assert_eq!(apart(of, by), (inside.to_owned(), outside.to_owned()), "{of} by {by}");
+            assert_eq!(set(of).are_all_in(&set(by)), outside.is_empty());
+        }
+        let mut seed = 11_u64;
+        let mut drawn = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (0..40).filter(|bit| seed >> (bit + 20) & 1 == 1).collect::<BTreeSet<u32>>()
+        };
+        for _ in 0..2_000 {
+            let (one, other) = (drawn(), drawn());
+            let (set, by): (Indexes, Indexes) = (one.iter().copied().collect(), other.iter().copied().collect());
+            let (inside, outside) = set.partition(&by);
+            assert!(inside.iter().eq(one.intersection(&other).copied()), "{set} by {by}: {inside}");
+            assert!(outside.iter().eq(one.difference(&other).copied()), "{set} by {by}: {outside}");
+            let mut both = set.clone();
+            both.extend(&by);
+            assert!(both.iter().eq(one.union(&other).copied()), "{set} and {by}: {both}");
+            for set in [inside, outside, both] {
+                assert!(set.0.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "{set:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_names_the_first_of_many() {
+        assert_eq!((set("3,7-9").summary().as_str(), set("").summary().as_str()), ("3,7-9", ""));
+        let odd: Indexes = (0..1_000).filter(|index| index % 2 == 1).collect();
+        assert_eq!(odd.summary(), "1,3,5,7,9,11,13,15 and 492 more");
+    }
+
+    #[test]
     fn tasks_have_names_and_ids() {
         let array: JobId = "0197f3c8-0000-7000-8000-00000abc0001".parse().expect("an id");
         let ids: BTreeSet<JobId> = (0..1_000).map(|index| task_id(array, index)).collect();
         assert!(ids.len() == 1_000 && !ids.contains(&array) && ids.iter().all(|id| id.0.get_version_num() == 7));
+        assert!(ids.iter().all(|id| ids_about(array).contains(id)) && ids_about(array).contains(&array));
+        assert_eq!((index_of(array, task_id(array, 999)), index_of(array, array)), (Some(999), None));
+        let (last, none) = (limits::ARRAY_TASKS_MAX - 1, limits::ARRAY_TASKS_MAX);
+        assert_eq!((index_of(array, task_id(array, last)), index_of(array, task_id(array, none))), (Some(last), None));
+        assert_eq!(index_of(array, "0197f3c8-0001-7000-8000-00000abc0001".parse().expect("an id")), None);
         let name: JobName = "resize-3".parse().expect("a name");
         assert_eq!(of_task_name(&name), Some(("resize".parse().expect("a name"), 3)));
         for name in ["resize", "resize-03", "resize-x", "3"] {

@@ -1,5 +1,6 @@
 //! Intents: what somebody wants to happen to jobs and executors. The core answers each with events or a refusal.
 
+use crate::array::Indexes;
 use crate::event::Cause;
 use crate::executor::Registration;
 use crate::id::ScheduleName;
@@ -40,6 +41,14 @@ pub enum Command {
         job: JobRef,
         how: Stop,
     },
+    /// Some of an array's: all of them or none.
+    CancelTasks {
+        namespace: Namespace,
+        origin: Origin,
+        job: JobRef,
+        tasks: Indexes,
+        how: Stop,
+    },
     DeleteJob {
         namespace: Namespace,
         origin: Origin,
@@ -56,6 +65,13 @@ pub enum Command {
         namespace: Namespace,
         origin: Origin,
         jobs: Vec<JobId>,
+    },
+    /// Some of an array's: all of them or none.
+    RetryTasks {
+        namespace: Namespace,
+        origin: Origin,
+        job: JobRef,
+        tasks: Indexes,
     },
 
     /// Makes it, or makes it like this.

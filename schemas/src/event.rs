@@ -4,7 +4,7 @@
 //! new one gets the next number, and the old one is turned into it on decoding. A tag that is not known stops the
 //! reader with its name; nothing is skipped. The frozen bytes of every version are in `golden/`.
 
-use crate::array::{ArrayAdvanced, ArrayCancelRequested, Indexes};
+use crate::array::{ArrayAdvanced, ArrayCancelRequested, ArrayTasksCancelled, ArrayTasksRetried, Indexes};
 use crate::checkpoint::Taken;
 use crate::command::{LossReason, Stop};
 use crate::depend::{DependenciesMet, JobDepends};
@@ -99,6 +99,12 @@ pub enum Event {
     /// pending, running, stopping → stopping.
     #[serde(rename = "array_cancel_requested/1")]
     ArrayCancelRequested(ArrayCancelRequested),
+    /// pending, running, stopping: no change of status.
+    #[serde(rename = "array_tasks_cancelled/1")]
+    ArrayTasksCancelled(ArrayTasksCancelled),
+    /// pending, running: no change of status; failed, cancelled → pending.
+    #[serde(rename = "array_tasks_retried/1")]
+    ArrayTasksRetried(ArrayTasksRetried),
     /// pending: no change of status. It waits for others.
     #[serde(rename = "job_depends/1")]
     JobDepends(JobDepends),
@@ -479,6 +485,8 @@ impl Event {
             Event::JobSubmitted(_) => "job_submitted",
             Event::ArrayAdvanced(_) => "array_advanced",
             Event::ArrayCancelRequested(_) => "array_cancel_requested",
+            Event::ArrayTasksCancelled(_) => "array_tasks_cancelled",
+            Event::ArrayTasksRetried(_) => "array_tasks_retried",
             Event::JobDepends(_) => "job_depends",
             Event::DependenciesMet(_) => "dependencies_met",
             Event::JobPlaced(_) => "job_placed",
@@ -540,6 +548,8 @@ impl Event {
             Event::JobSubmitted(e) => Some(e.job),
             Event::ArrayAdvanced(e) => Some(e.job),
             Event::ArrayCancelRequested(e) => Some(e.job),
+            Event::ArrayTasksCancelled(e) => Some(e.job),
+            Event::ArrayTasksRetried(e) => Some(e.job),
             Event::JobDepends(e) => Some(e.job),
             Event::DependenciesMet(e) => Some(e.job),
             Event::JobPlaced(e) => Some(e.job),
@@ -652,6 +662,8 @@ impl Event {
                 json!({"ended": shown(&e.ended), "released": shown(&e.released), "told": shown(&e.told)})
             }
             Event::ArrayCancelRequested(e) => json!({"how": e.how}),
+            Event::ArrayTasksCancelled(ArrayTasksCancelled { tasks, .. })
+            | Event::ArrayTasksRetried(ArrayTasksRetried { tasks, .. }) => json!({"tasks": tasks}),
             Event::LossAccepted(e) => json!({"log_end": e.log_end, "witnessed": e.witnessed}),
             Event::CollectionHeld(e) => json!({"until": e.until}),
             Event::CheckpointCompleted(e) => json!({

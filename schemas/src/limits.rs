@@ -35,6 +35,8 @@ pub const ARRAY_TASKS_MAX: u32 = 100_000;
 /// Tasks of an array that are on their way at once, where it does not say; each of these is a job in memory.
 pub const ARRAY_PARALLEL_DEFAULT: u32 = 1_000;
 pub const ARRAY_PARALLEL_MAX: u32 = 10_000;
+/// Ranges of indexes in one request about some of an array's tasks: about twelve bytes each in a commit.
+pub const ARRAY_RANGES_MAX: usize = 1_000;
 /// Jobs that one job waits for. A graph that is wider has room for a job in between.
 pub const DEPENDENCIES_MAX: usize = 1_000;
 /// What the results that reach one job may have together. With its specification they have to fit one order to an

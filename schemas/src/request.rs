@@ -1,5 +1,6 @@
 //! The bodies of requests over NATS (contract, section 1). Unknown fields are refused by name.
 
+use crate::array::Indexes;
 use crate::id::{ExecutorRef, JobRef, Zone};
 use crate::job::{JobSpec, Labels};
 use crate::time::{Millis, TimeError, Timestamp};
@@ -78,10 +79,14 @@ pub struct LogsRequest {
     pub cursor: Option<String>,
 }
 
+/// `job.cancel`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CancelRequest {
     pub job: JobRef,
+    /// Of an array these tasks, and not the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub indexes: Option<Indexes>,
     /// From SIGTERM to SIGKILL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace: Option<Millis>,

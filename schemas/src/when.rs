@@ -1,5 +1,6 @@
 //! When a job begins, when it is given up, and that it is tried again.
 
+use crate::array::Indexes;
 use crate::error::{ErrorCode, Rejection};
 use crate::id::{Attempt, JobId, JobRef};
 use crate::job::{JobKind, JobSpec, duration_in_range, invalid};
@@ -198,6 +199,9 @@ pub struct SelectRequest {
     pub job: Option<JobRef>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<ListRequest>,
+    /// Of an array these tasks, and not the whole. For `job.retry` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub indexes: Option<Indexes>,
 }
 
 /// What a [`SelectRequest`] means.
@@ -205,15 +209,22 @@ pub struct SelectRequest {
 pub enum Selection {
     Job(JobRef),
     Filter(ListRequest),
+    Tasks(JobRef, Indexes),
 }
 
 impl SelectRequest {
     pub fn selection(self) -> Result<Selection, Rejection> {
-        match (self.job, self.filter) {
-            (Some(job), None) => Ok(Selection::Job(job)),
-            (None, Some(filter)) => Ok(Selection::Filter(filter)),
-            (Some(_), Some(_)) => Err(invalid("filter", "is given beside `job`: give one of them")),
-            (None, None) => Err(invalid("job", "is missing: give `job`, or a `filter` as job.list takes it")),
+        match (self.job, self.filter, self.indexes) {
+            (Some(_), Some(_), _) => Err(invalid("filter", "is given beside `job`: give one of them")),
+            (Some(job), None, None) => Ok(Selection::Job(job)),
+            (Some(job), None, Some(tasks)) => Ok(Selection::Tasks(job, tasks)),
+            (None, Some(filter), None) => Ok(Selection::Filter(filter)),
+            (None, _, Some(tasks)) => {
+                let what =
+                    format!("is {}, and `job` is missing: give the array whose tasks these are", tasks.summary());
+                Err(invalid("indexes", &what))
+            }
+            (None, None, None) => Err(invalid("job", "is missing: give `job`, or a `filter` as job.list takes it")),
         }
     }
 }
@@ -245,6 +256,7 @@ fn is_zero(number: &u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::{SelectRequest, Selection};
     use crate::job::JobSpec;
 
     fn checked(json: &str) -> Result<JobSpec, String> {
@@ -280,6 +292,29 @@ mod tests {
         assert!(codes.contains(255) && !codes.contains(256) && !codes.contains(-1) && !codes.contains(3));
         let binary = rmp_serde::to_vec_named(&spec).expect("msgpack");
         assert_eq!(rmp_serde::from_slice::<JobSpec>(&binary).expect("back"), spec);
+    }
+
+    #[test]
+    fn a_selection_is_one_of_its_kinds() {
+        let select = |json: &str| {
+            let request: SelectRequest = serde_json::from_str(json).map_err(|e| e.to_string())?;
+            request.selection().map_err(|rejection| rejection.message)
+        };
+        assert!(matches!(select(r#"{"job":"a"}"#), Ok(Selection::Job(_))));
+        assert!(matches!(select(r#"{"filter":{}}"#), Ok(Selection::Filter(_))));
+        let Ok(Selection::Tasks(job, tasks)) = select(r#"{"job":"a","indexes":"9,3,7-8"}"#) else { panic!("no tasks") };
+        assert_eq!((job.to_string().as_str(), tasks.to_string().as_str()), ("a", "3,7-9"));
+        for (json, part) in [
+            (r#"{}"#, "`job` is missing"),
+            (r#"{"job":"a","filter":{}}"#, "`filter` is given beside `job`"),
+            (r#"{"indexes":"3"}"#, "`indexes` is 3, and `job` is missing: give the array"),
+            (r#"{"filter":{},"indexes":"3"}"#, "`indexes` is 3, and `job` is missing"),
+            (r#"{"job":"a","indexes":"9-3"}"#, "`9-3` is no set of indexes below 100000, such as 3,7-9"),
+            (r#"{"job":"a","indexes":3}"#, "expected a string"),
+        ] {
+            let refused = select(json).expect_err(json);
+            assert!(refused.contains(part), "{json}: {refused}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! the shape, not the file, is what has to be put right. A new shape gets a new version and so a new file.
 
 use bytes::Bytes;
-use outlive_schemas::array::{ArrayAdvanced, ArrayCancelRequested, ArraySpec};
+use outlive_schemas::array::{ArrayAdvanced, ArrayCancelRequested, ArraySpec, ArrayTasksCancelled, ArrayTasksRetried};
 use outlive_schemas::checkpoint::{BlobName, Checkpoint, Taken};
 use outlive_schemas::codec::{pack, unpack};
 use outlive_schemas::command::{LossReason, Stop};
@@ -386,10 +386,23 @@ fn expected_of_dependencies() -> Vec<(&'static str, Vec<Event>)> {
         Event::ArrayAdvanced(ArrayAdvanced { job: job(), ended, released, told })
     };
     let cancelled = |how| Event::ArrayCancelRequested(ArrayCancelRequested { job: job(), how });
+    let tasks_cancelled = |tasks: &str, request_id: Option<&str>| {
+        let (tasks, request_id) = (set(tasks), request_id.map(Into::into));
+        Event::ArrayTasksCancelled(ArrayTasksCancelled { job: job(), tasks, request_id })
+    };
+    let tasks_retried = |tasks: &str, request_id: Option<&str>| {
+        let (tasks, request_id) = (set(tasks), request_id.map(Into::into));
+        Event::ArrayTasksRetried(ArrayTasksRetried { job: job(), tasks, request_id })
+    };
     vec![
         ("job_depends/1", vec![Event::JobDepends(JobDepends { job: job(), parents: vec![job(), job()] })]),
         ("array_advanced/1", vec![advanced("0-49", "100-149,7", ""), advanced("", "", "3,7-9")]),
         ("array_cancel_requested/1", [Stop::Kill, Stop::Graceful { grace: Millis::secs(10) }].map(cancelled).into()),
+        (
+            "array_tasks_cancelled/1",
+            vec![tasks_cancelled("3,7-9", Some("request-1")), tasks_cancelled("0-99999", None)],
+        ),
+        ("array_tasks_retried/1", vec![tasks_retried("3,7-9", Some("request-1")), tasks_retried("0-99999", None)]),
         ("dependencies_met/1", vec![Event::DependenciesMet(DependenciesMet { job: job() })]),
     ]
 }

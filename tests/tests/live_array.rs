@@ -1,5 +1,6 @@
 //! Arrays on a real system of three zones: thousands of tasks through the loss of a leader and of an executor, tasks
-//! that go on from their checkpoints, cancellation, deletion, and what a task costs the log.
+//! that go on from their checkpoints, cancellation and another try of all or of some, deletion, and what a task costs
+//! the log.
 
 use outlive_tests::{Client, Dev, EVENTUALLY, wait_until, wait_until_true};
 use serde_json::{Value, json};
@@ -32,6 +33,7 @@ async fn an_array_is_one_job_of_many_tasks() {
     a_task_costs_the_log_less_than_a_job(&client).await;
     thousands_through_the_loss_of_a_leader_and_an_executor(&dev, &client).await;
     tasks_go_on_from_their_checkpoints(&dev, &client).await;
+    some_tasks_are_cancelled_and_tried_again(&dev, &client).await;
     a_failure_is_told_and_the_whole_is_cancelled(&dev, &client).await;
 }
 
@@ -126,6 +128,71 @@ async fn tasks_go_on_from_their_checkpoints(dev: &Dev, client: &Client) {
     }
     assert!(ends.keys().copied().eq(0..18), "{text}");
     assert!(ends.values().flatten().any(|from| *from != "none"), "none went on from a checkpoint: {text}");
+}
+
+async fn some_tasks_are_cancelled_and_tried_again(dev: &Dev, client: &Client) {
+    let (ledger, gate) = (dev.scratch().join("chosen"), dev.scratch().join("gate"));
+    let script = r#"echo "$OUTLIVE_ARRAY_INDEX $OUTLIVE_ATTEMPT" >> "$LEDGER"
+        while [ ! -e "$GATE" ]; do sleep 0.1; done"#;
+    let spec = json!({
+        "name": "chosen", "array": {"count": 8, "parallel": 2}, "resources": small(),
+        "driver": {"process": {"command": ["sh", "-c", script], "env": {"LEDGER": ledger, "GATE": gate}}}
+    });
+    client.submit(spec).await;
+    client.wait_for("chosen-0", "it runs", |view| view["status"] == "running").await;
+    wait_until_true("it has said so itself", EVENTUALLY, || async {
+        std::fs::read_to_string(&ledger).is_ok_and(|text| text.contains("0 1\n"))
+    })
+    .await;
+    let told = json!({"job": "chosen", "indexes": "0,5-6", "grace": "1s"});
+    let view = client.ask("job.cancel", told.clone()).await;
+    assert_eq!((tasks(&view, "pending"), tasks(&view, "cancelled")), (4, 2), "those that wait, at once: {view}");
+    client
+        .wait_for("chosen", "another follows the one that ran", |view| {
+            (tasks(view, "pending"), tasks(view, "running"), tasks(view, "cancelled")) == (3, 2, 3)
+        })
+        .await;
+    assert_eq!(client.get("chosen-0").await["status"], "cancelled");
+    let waited = client.ask("job.wait", json!({"job": "chosen-6"})).await;
+    assert_eq!((&waited["status"], &waited["reason"]), (&json!("cancelled"), &json!("cancelled before it ran")));
+    let view = client.ask("job.cancel", told).await;
+    assert_eq!(tasks(&view, "cancelled"), 3, "asking twice is no fault");
+    for (operation, body, code) in [
+        ("job.cancel", json!({"job": "chosen", "indexes": "7-8"}), "invalid_argument"),
+        ("job.cancel", json!({"job": "chosen", "indexes": "8-7"}), "invalid_request"),
+        ("job.retry", json!({"job": "chosen", "indexes": "7"}), "in_use"),
+        ("job.delete", json!({"job": "chosen", "indexes": "7"}), "invalid_argument"),
+        ("job.retry", json!({"job": "counters-0", "indexes": "7"}), "not_found"),
+    ] {
+        let refused = client.refusal(operation, body.clone()).await;
+        assert_eq!(refused.code, code, "{operation} {body}: {}", refused.message);
+        assert!(refused.message.contains("indexes") || code == "not_found", "{}", refused.message);
+    }
+    // While it runs, and once it is over.
+    let said = dev.outlive(&["job", "retry", "chosen", "--indexes", "5"]).await.expect_ok("job retry");
+    assert_eq!(said.out.trim_end(), "1 tasks of job chosen are tried again");
+    std::fs::write(&gate, "").expect("the gate is opened");
+    let view = client.wait_for_status("chosen", "failed").await;
+    assert_eq!((tasks(&view, "succeeded"), tasks(&view, "cancelled")), (6, 2), "{view}");
+    assert_eq!(view["reason"], "0 of 8 tasks failed, and 2 were cancelled");
+    assert_eq!(client.refusal("job.cancel", json!({"job": "chosen", "indexes": "0"})).await.code, "in_use");
+    client.ask("job.retry", json!({"job": "chosen", "indexes": "0"})).await;
+    let view = client.wait_for_status("chosen", "failed").await;
+    assert_eq!((tasks(&view, "succeeded"), tasks(&view, "cancelled")), (7, 1), "{view}");
+    client.ask("job.retry", json!({"job": "chosen", "indexes": "6"})).await;
+    let view = client.wait_for_status("chosen", "succeeded").await;
+    assert_eq!(tasks(&view, "succeeded"), 8);
+    // Each ran once, but for the one that was cancelled while it ran: its second attempt counts on.
+    let text = std::fs::read_to_string(&ledger).expect("the ledger");
+    let mut runs: Vec<&str> = text.lines().collect();
+    runs.sort_unstable();
+    assert_eq!(runs, ["0 1", "0 2", "1 1", "2 1", "3 1", "4 1", "5 1", "6 1", "7 1"]);
+    let history = client.history("chosen").await;
+    let told: Vec<_> = history
+        .iter()
+        .filter_map(|event| Some((event["type"].as_str()?.strip_prefix("array_tasks_")?, event["tasks"].as_str()?)))
+        .collect();
+    assert_eq!(told, [("cancelled", "0,5-6"), ("retried", "5"), ("retried", "0"), ("retried", "6")]);
 }
 
 async fn a_failure_is_told_and_the_whole_is_cancelled(dev: &Dev, client: &Client) {

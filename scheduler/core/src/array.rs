@@ -141,6 +141,11 @@ impl State {
     pub fn counted_task(&self, namespace: &Namespace, job: &JobRef, now: Timestamp) -> Option<JobView> {
         let JobRef::Name(name) = job else { return None };
         let (id, index) = self.task_named(namespace, name)?;
+        self.counted(id, index, now)
+    }
+
+    /// The same by the array's id and the task's index.
+    pub fn counted(&self, id: JobId, index: u32, now: Timestamp) -> Option<JobView> {
         let job = self.jobs.get(&id)?;
         let array = job.array.as_deref()?;
         let (status, reason) = if array.succeeded.contains(index) {
@@ -154,14 +159,20 @@ impl State {
         } else {
             return None;
         };
-        let failure = array.failures.get(&index);
+        let past = array.failures.get(&index);
+        let reason = match (status, past) {
+            (Status::Cancelled, None) => Some("cancelled before it ran".to_owned()),
+            _ => reason,
+        };
+        // One that waits again is not over.
+        let failure = past.filter(|_| status.is_final());
         let mut view = crate::view::job(id, job, now);
         view.id = task_id(id, index);
         view.name = task_name(&view.name, index)?;
         view.status = status;
         view.tasks = None;
         view.reason = failure.and_then(|failure| failure.reason.as_ref()).map(ToString::to_string).or(reason);
-        view.attempt = failure.map_or(Attempt(0), |failure| failure.attempt);
+        view.attempt = past.map_or(Attempt(0), |failure| failure.attempt);
         view.exit_code = failure.and_then(|failure| failure.exit_code);
         view.finished_at = failure.map(|failure| failure.at);
         view.started_at = None;

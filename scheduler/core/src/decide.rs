@@ -57,6 +57,9 @@ fn events_of(state: &State, command: Command, now: Timestamp) -> Result<Vec<Enve
     match command {
         Command::SubmitJobs { namespace, origin, jobs } => submit::submit(state, namespace, origin, jobs, now),
         Command::CancelJob { namespace, origin, job, how } => stop::cancel(state, &namespace, origin, &job, how, now),
+        Command::CancelTasks { namespace, origin, job, tasks, how } => {
+            array::cancel_tasks(state, &namespace, origin, &job, &tasks, how, now)
+        }
         Command::DeleteJob { namespace, origin, job } => stop::delete(state, &namespace, origin, &job, now),
         Command::PutSchedule { namespace, origin, schedule, definition, paused } => {
             schedule::put(state, namespace, origin, schedule, *definition, paused, now)
@@ -73,6 +76,9 @@ fn events_of(state: &State, command: Command, now: Timestamp) -> Result<Vec<Enve
         Command::TickSchedule { namespace, schedule, job } => schedule::tick(state, &namespace, &schedule, job, now),
         Command::DeleteJobs { namespace, origin, jobs } => when::delete(state, &namespace, origin, &jobs, now),
         Command::RetryJobs { namespace, origin, jobs } => when::retry(state, &namespace, origin, &jobs, now),
+        Command::RetryTasks { namespace, origin, job, tasks } => {
+            array::retry_tasks(state, &namespace, origin, &job, tasks, now)
+        }
         Command::GiveUpJob { job } => when::give_up(state, job, now),
         Command::ExpireJob { job } => keep::expire(state, job, now),
         Command::ConfirmErasure { job } => keep::erased(state, job, now),

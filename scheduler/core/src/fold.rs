@@ -98,7 +98,9 @@ pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(),
             Ok(())
         }
         Event::ArrayAdvanced(e) => array::advanced(state, seq, at, e),
-        Event::ArrayCancelRequested(e) => array::cancel_requested(state, seq, e),
+        Event::ArrayCancelRequested(e) => array::cancel_requested(state, seq, at, e),
+        Event::ArrayTasksCancelled(e) => array::tasks_cancelled(state, seq, at, e),
+        Event::ArrayTasksRetried(e) => array::tasks_retried(state, seq, at, e),
         Event::JobDepends(e) => depend::declared(state, seq, e),
         Event::DependenciesMet(e) => depend::met(state, seq, at, e),
         Event::JobPlaced(e) => job_placed(state, seq, at, e),

@@ -100,6 +100,17 @@ fn check_array(state: &State, id: JobId, job: &Job) -> Result<(), String> {
     if array.open.len() > job.parallel() {
         return Err(format!("{} of its tasks are on their way; there may be {}", array.open.len(), job.parallel()));
     }
+    if !array.untold.are_all_in(&array.open) {
+        return Err(format!("tasks of it are to be told to stop that are not on their way: {}", array.untold));
+    }
+    if array.stop.is_some() && !array.pending.is_empty() {
+        return Err(format!("it is cancelled as a whole, and tasks of it wait: {}", array.pending));
+    }
+    if let Some(index) =
+        array.failures.keys().find(|index| array.open.contains(**index) || array.succeeded.contains(**index))
+    {
+        return Err(format!("its task {index} is noted as having failed, and is on its way or has succeeded"));
+    }
     if job.status.is_final() && !array.open.is_empty() {
         return Err("it is over, and tasks of it are on their way".into());
     }

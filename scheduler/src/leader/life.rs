@@ -120,7 +120,7 @@ impl Leader {
     }
 
     /// Proposes it for the job that is meant, and answers with the job as it is then.
-    fn change(
+    pub(super) fn change(
         &mut self,
         namespace: Namespace,
         job: &JobRef,

@@ -1,13 +1,15 @@
-//! What users ask of many jobs at once: to be tried again, or to be forgotten.
+//! What users ask of many jobs at once, or of many tasks of one: to be tried again, or to be forgotten.
 //!
 //! A filter is looked up in the state as it is, and what it finds is one command: all of it is changed, or nothing.
 
 use super::{Answer, Leader, Output};
+use crate::waiters::Waiters;
 use outlive_core::decide::may_retry;
+use outlive_core::state::State;
 use outlive_core::view;
 use outlive_schemas::command::{Command, Origin};
 use outlive_schemas::error::Rejection;
-use outlive_schemas::id::{JobName, Namespace};
+use outlive_schemas::id::{JobId, JobName, Namespace};
 use outlive_schemas::job::invalid;
 use outlive_schemas::limits;
 use outlive_schemas::request::ListRequest;
@@ -27,6 +29,11 @@ impl Leader {
     ) -> Result<Answer, Rejection> {
         let repeated = origin.request_id.as_ref().is_some_and(|id| self.state().is_spent(&namespace, id));
         let (jobs, skipped, cursor) = match selection {
+            Selection::Tasks(job, tasks) => {
+                let retried = u64::from(tasks.len());
+                self.propose(Command::RetryTasks { namespace, origin, job, tasks }, now, out)?;
+                return Ok(Answer::Retried(Retried { retried, ..Retried::default() }));
+            }
             // Asked again, it is that one still.
             Selection::Job(job) => (vec![self.find(&namespace, &job)?.0], 0, None),
             Selection::Filter(_) if repeated => (Vec::new(), 0, None),
@@ -73,6 +80,20 @@ impl Leader {
         }
         Ok(Answer::DeletedMany(DeletedMany { deleted, cursor }))
     }
+}
+
+/// Answers those who wait for tasks that were cancelled before they were jobs of their own: no event speaks of these.
+pub(super) fn answer_cancelled(waiters: &mut Waiters, state: &State, array: JobId, now: Timestamp) -> Vec<Output> {
+    let cancelled = state.jobs.get(&array).and_then(|job| job.array.as_deref()).map(|array| &array.cancelled);
+    let over =
+        waiters.tasks_of(array).into_iter().filter(|(_, index)| cancelled.is_some_and(|set| set.contains(*index)));
+    let mut answers = Vec::new();
+    for (task, index) in over {
+        let Some(view) = state.counted(array, index, now) else { continue };
+        let to = waiters.all_of(task).into_iter();
+        answers.extend(to.map(|to| Output::Answer { to, answer: Answer::Job(Box::new(view.clone())) }));
+    }
+    answers
 }
 
 /// Holds a filter to the statuses that can be meant. Where it names none, it means the default, or is refused: a filter

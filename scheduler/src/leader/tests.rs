@@ -1,5 +1,6 @@
 //! What leaves the machine, and when.
 
+mod array;
 mod life;
 
 use super::*;

@@ -63,7 +63,14 @@ impl Leader {
                 let command = Command::UndrainZone { origin, zone: zone.clone() };
                 self.propose(command, now, out).and_then(|()| self.zone(&zone))
             }
-            Asked::Cancel { job, how } => self.cancel(namespace, origin, job, how, now, out),
+            Asked::Cancel { job, how } => {
+                let command = |namespace, job| Command::CancelJob { namespace, origin, job, how };
+                self.change(namespace, &job, command, now, out)
+            }
+            Asked::CancelTasks { job, tasks, how } => {
+                let command = |namespace, job| Command::CancelTasks { namespace, origin, job, tasks, how };
+                self.change(namespace, &job, command, now, out)
+            }
             Asked::Delete(job) => match self.delete(&namespace, origin, job, now, out) {
                 // The answer says that the job's state and key are gone; so it follows their erasure.
                 Ok(Some(job)) if self.state().to_erase.contains_key(&job) => {
@@ -141,21 +148,6 @@ impl Leader {
         self.propose(Command::SubmitJobs { namespace, origin, jobs }, now, out)?;
         let known = ids.into_iter().filter_map(|id| self.state().jobs.get(&id).map(|job| (id, job)));
         Ok(known.map(|(id, job)| submitted(id, job, false)).collect())
-    }
-
-    pub(super) fn cancel(
-        &mut self,
-        namespace: Namespace,
-        origin: Origin,
-        job: JobRef,
-        how: outlive_schemas::command::Stop,
-        now: Timestamp,
-        out: &mut Vec<Output>,
-    ) -> Result<Answer, Rejection> {
-        let id = self.find(&namespace, &job)?.0;
-        self.propose(Command::CancelJob { namespace: namespace.clone(), origin, job, how }, now, out)?;
-        let (id, job) = self.find(&namespace, &JobRef::Id(id))?;
-        Ok(Answer::Job(Box::new(view::job(id, job, now))))
     }
 
     /// The job to erase, or nothing where the same request has been done before.

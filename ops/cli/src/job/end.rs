@@ -6,19 +6,29 @@ use crate::human;
 use crate::job::{Job, view};
 use crate::output::{self, Output};
 use clap::Args;
+use outlive_schemas::array::Indexes;
 use outlive_schemas::request::{CancelRequest, JobRequest};
 use outlive_schemas::time::Millis;
 use outlive_schemas::view::JobView;
 use serde::Serialize;
 
+const CANCEL_EXAMPLES: &str = "\
+Examples:
+  outlive job cancel counter
+  outlive job cancel counter --grace 1m
+  outlive job cancel resize --indexes 3,7-9    these tasks of an array";
+
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  outlive job cancel counter\n  outlive job cancel counter --grace 1m")]
+#[command(after_help = CANCEL_EXAMPLES)]
 pub struct CancelArgs {
     #[command(flatten)]
     job: Job,
     /// How long the job has to end by itself after SIGTERM [default: 10s]
     #[arg(long, value_parser = Millis::parse, value_name = "DURATION")]
     grace: Option<Millis>,
+    /// Of an array these tasks, and not the whole
+    #[arg(long, value_name = "INDEXES")]
+    indexes: Option<Indexes>,
 }
 
 #[derive(Debug, Args)]
@@ -29,7 +39,8 @@ pub struct KillArgs {
 }
 
 pub async fn cancel(args: CancelArgs, global: &Global) -> anyhow::Result<()> {
-    end("job.cancel", &CancelRequest { job: args.job.job, grace: args.grace }, global).await
+    let CancelArgs { job: Job { job }, grace, indexes } = args;
+    end("job.cancel", &CancelRequest { job, indexes, grace }, global).await
 }
 
 pub async fn kill(args: KillArgs, global: &Global) -> anyhow::Result<()> {

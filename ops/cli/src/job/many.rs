@@ -7,6 +7,7 @@ use crate::job::list::parse_status;
 use crate::job::spec::{labels, parse_pair};
 use crate::output::{self, Output};
 use clap::Args;
+use outlive_schemas::array::Indexes;
 use outlive_schemas::id::JobRef;
 use outlive_schemas::request::ListRequest;
 use outlive_schemas::view::Status;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 const RETRY_EXAMPLES: &str = "\
 Examples:
   outlive job retry nightly-report
+  outlive job retry resize --indexes 3,7-9     these tasks of an array
   outlive job retry --all                      every job that failed
   outlive job retry --label team=data
   outlive job retry --name-prefix import- --status failed,cancelled";
@@ -35,6 +37,9 @@ pub struct RetryArgs {
     /// Every job that failed
     #[arg(long, conflicts_with_all = ["job", "status", "name_prefix", "label"])]
     all: bool,
+    /// Of an array these tasks, and not all that failed or were cancelled
+    #[arg(long, value_name = "INDEXES", requires = "job")]
+    indexes: Option<Indexes>,
     #[command(flatten)]
     filter: Filter,
 }
@@ -75,11 +80,11 @@ impl Filter {
 }
 
 fn one(job: JobRef) -> SelectRequest {
-    SelectRequest { job: Some(job), filter: None }
+    SelectRequest { job: Some(job), filter: None, indexes: None }
 }
 
 fn many(filter: ListRequest) -> SelectRequest {
-    SelectRequest { job: None, filter: Some(filter) }
+    SelectRequest { job: None, filter: Some(filter), indexes: None }
 }
 
 pub async fn retry(args: RetryArgs, global: &Global) -> anyhow::Result<()> {
@@ -87,10 +92,14 @@ pub async fn retry(args: RetryArgs, global: &Global) -> anyhow::Result<()> {
     let mut all = Retried::default();
     match args.job {
         Some(job) => {
-            let reply = client.change::<Retried>("job.retry", &one(job.clone()), &new_request_id()).await?;
-            match global.output {
-                Output::Json => output::line(&reply.raw)?,
-                Output::Table => output::line(format!("job {job} is tried again"))?,
+            let request = SelectRequest { indexes: args.indexes, ..one(job.clone()) };
+            let reply = client.change::<Retried>("job.retry", &request, &new_request_id()).await?;
+            match (global.output, &request.indexes) {
+                (Output::Json, _) => output::line(&reply.raw)?,
+                (Output::Table, None) => output::line(format!("job {job} is tried again"))?,
+                (Output::Table, Some(_)) => {
+                    output::line(format!("{} tasks of job {job} are tried again", reply.body.retried))?;
+                }
             }
             return Ok(());
         }

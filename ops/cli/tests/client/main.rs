@@ -133,6 +133,29 @@ async fn a_list_is_read_page_by_page_up_to_the_limit() {
     assert_eq!((two["jobs"].as_array().map(Vec::len), two["cursor"].as_str()), (Some(2), Some("a")));
 }
 
+#[tokio::test]
+async fn tasks_of_an_array_are_named_by_their_indexes() {
+    let stage = Stage::set().await;
+    let seen = stage
+        .scheduler(|seen| Ok(if seen.operation == "job.retry" { json!({"retried": 4}) } else { view("running") }))
+        .await;
+    let outcome = stage.run(&["job", "retry", "resize", "--indexes", "9,3,7-8"]).await;
+    assert_eq!((outcome.code, outcome.out.as_str()), (Some(0), "4 tasks of job resize are tried again\n"));
+    let outcome = stage.run(&["job", "cancel", "resize", "--indexes", "3", "--grace", "1s"]).await;
+    assert_eq!(outcome.code, Some(0), "{}", outcome.err);
+    let bodies: Vec<_> = seen.lock().expect("no panic before").iter().map(|s| s.body.clone()).collect();
+    let expected =
+        [json!({"job": "resize", "indexes": "3,7-9"}), json!({"job": "resize", "indexes": "3", "grace": "1s"})];
+    assert_eq!(bodies, expected);
+    let outcome = stage.run(&["job", "cancel", "resize", "--indexes", "9-3"]).await;
+    assert_eq!(outcome.code, Some(2));
+    assert!(outcome.err.contains("`9-3` is no set of indexes below 100000, such as 3,7-9"), "{}", outcome.err);
+    for wrong in [&["job", "retry", "--all", "--indexes", "3"][..], &["job", "kill", "resize", "--indexes", "3"]] {
+        assert_eq!(stage.run(wrong).await.code, Some(2), "{wrong:?}");
+    }
+    assert_eq!(seen.lock().expect("no panic before").len(), 2, "what is no set of indexes is not sent");
+}
+
 /// Entries 1 and 4 are sent live, 2 and 3 are lost on the way and kept a moment later, and 4 comes twice.
 #[tokio::test]
 async fn a_followed_log_has_no_gap_and_no_doubling() {

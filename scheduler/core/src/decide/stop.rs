@@ -20,9 +20,7 @@ pub(super) fn cancel(
     how: Stop,
     now: Timestamp,
 ) -> Result<Vec<Envelope>, Refusal> {
-    if let Stop::Graceful { grace } = how {
-        duration_in_range("grace", grace, Millis::ZERO, Millis(limits::DURATION_MS_MAX))?;
-    }
+    grace_in_range(how)?;
     let (id, job) = state.resolve(namespace, job)?;
     match job.status {
         // Asking twice is no fault.
@@ -45,6 +43,13 @@ pub(super) fn cancel(
     Ok(vec![Envelope { at: now, by: origin.by, event: stop_of(id, job, how) }])
 }
 
+pub(super) fn grace_in_range(how: Stop) -> Result<(), Rejection> {
+    match how {
+        Stop::Graceful { grace } => duration_in_range("grace", grace, Millis::ZERO, Millis(limits::DURATION_MS_MAX)),
+        Stop::Kill => Ok(()),
+    }
+}
+
 /// What cancels a job as it is now.
 pub(super) fn stop_of(id: JobId, job: &Job, how: Stop) -> Event {
     match job.placement {
@@ -54,8 +59,12 @@ pub(super) fn stop_of(id: JobId, job: &Job, how: Stop) -> Event {
     }
 }
 
-fn ended(status: Status) -> &'static str {
-    if status == Status::Succeeded { "succeeded" } else { "failed" }
+pub(super) fn ended(status: Status) -> &'static str {
+    match status {
+        Status::Succeeded => "succeeded",
+        Status::Cancelled => "was cancelled",
+        _ => "failed",
+    }
 }
 
 /// A job's end by cancellation, or by a deadline, where no executor has anything to add.

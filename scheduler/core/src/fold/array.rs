@@ -1,10 +1,12 @@
 //! What events about arrays change: tasks become jobs of their own, and are counted when they are over.
 
-use super::Applied;
 use super::snapshot::change_life;
-use crate::array::{Failure, REASONS_MAX, TaskOf};
+use super::{Applied, remember_request, when};
+use crate::array::{Array, Failure, REASONS_MAX, TaskOf};
 use crate::state::{Job, State};
-use outlive_schemas::array::{ArrayAdvanced, ArrayCancelRequested, Indexes, task_id};
+use outlive_schemas::array::{
+    ArrayAdvanced, ArrayCancelRequested, ArrayTasksCancelled, ArrayTasksRetried, Indexes, task_id,
+};
 use outlive_schemas::id::{Attempt, CheckpointNumber, JobId, Sequence};
 use outlive_schemas::limits;
 use outlive_schemas::time::Timestamp;
@@ -82,14 +84,14 @@ fn counted(state: &mut State, seq: Sequence, id: JobId, with: impl FnOnce(&mut J
     applied
 }
 
-pub(super) fn cancel_requested(state: &mut State, seq: Sequence, e: &ArrayCancelRequested) -> Applied {
+pub(super) fn cancel_requested(state: &mut State, seq: Sequence, at: Timestamp, e: &ArrayCancelRequested) -> Applied {
     change_life(state, e.job, seq, |job| {
         if job.status.is_final() {
             return Err("the array is over");
         }
         let array = job.array.as_mut().ok_or("the job is no array")?;
-        let waiting: Indexes = std::mem::take(&mut array.pending);
-        waiting.iter().for_each(|index| array.cancelled.insert(index));
+        let waiting = array.pending.clone();
+        cancel_waiting(array, &waiting, at);
         array.untold = array.open.clone();
         array.stop = Some(e.how);
         job.status = Status::Stopping;
@@ -97,13 +99,79 @@ pub(super) fn cancel_requested(state: &mut State, seq: Sequence, e: &ArrayCancel
     })
 }
 
-/// It is tried again: tasks that failed or were cancelled wait again, and count their attempts on.
-pub(super) fn begin_anew(job: &mut Job) {
-    let Some(array) = &mut job.array else { return };
-    for set in [&mut array.failed, &mut array.cancelled] {
-        std::mem::take(set).iter().for_each(|index| array.pending.insert(index));
+/// Of those on their way nothing changes here: each has an event of its own.
+pub(super) fn tasks_cancelled(state: &mut State, seq: Sequence, at: Timestamp, e: &ArrayTasksCancelled) -> Applied {
+    change_life(state, e.job, seq, |job| {
+        if job.status.is_final() {
+            return Err("the array is over");
+        }
+        let array = job.array.as_mut().ok_or("the job is no array")?;
+        let (waiting, others) = e.tasks.partition(&array.pending);
+        if !others.are_all_in(&array.open) {
+            return Err("a task that is cancelled neither waits nor is on its way");
+        }
+        cancel_waiting(array, &waiting, at);
+        Ok(())
+    })?;
+    remember_request(state, e.job, e.request_id.as_ref());
+    Ok(())
+}
+
+/// They will not begin, or not once more.
+fn cancel_waiting(array: &mut Array, tasks: &Indexes, at: Timestamp) {
+    let (_, left) = array.pending.partition(tasks);
+    array.pending = left;
+    array.cancelled.extend(tasks);
+    // How they failed before they waited again is not how they ended.
+    for (_, failure) in array.failures.iter_mut().filter(|(index, _)| tasks.contains(**index)) {
+        let reason = failure.reason.take().map(|_| "cancelled before it was tried again".into());
+        *failure = Failure { attempt: failure.attempt, exit_code: None, reason, at };
     }
+}
+
+pub(super) fn tasks_retried(state: &mut State, seq: Sequence, at: Timestamp, e: &ArrayTasksRetried) -> Applied {
+    let is_over = state.jobs.get(&e.job).ok_or("there is no such job")?.status.is_final();
+    if is_over {
+        when::begin_anew(state, seq, at, e.job, &e.tasks)?;
+    } else {
+        change_life(state, e.job, seq, |job| {
+            let array = job.array.as_mut().ok_or("the job is no array")?;
+            if array.stop.is_some() {
+                return Err("the array is being cancelled");
+            }
+            wait_again(array, &e.tasks)
+        })?;
+    }
+    remember_request(state, e.job, e.request_id.as_ref());
+    Ok(())
+}
+
+/// An array that was over has these tasks before it, and no others.
+pub(super) fn begin_anew(array: &mut Array, tasks: &Indexes) -> Applied {
     array.stop = None;
+    let never_begun = std::mem::take(&mut array.pending);
+    array.cancelled.extend(&never_begun);
+    wait_again(array, tasks)
+}
+
+/// What of an array can be tried again once it is over.
+pub(super) fn unsuccessful(array: &Array) -> Indexes {
+    let mut tasks = array.failed.clone();
+    tasks.extend(&array.cancelled);
+    tasks.extend(&array.pending);
+    tasks
+}
+
+/// Tasks that failed or were cancelled wait again, and count their attempts on.
+fn wait_again(array: &mut Array, tasks: &Indexes) -> Applied {
+    let (again, failed) = array.failed.partition(tasks);
+    let (again_too, cancelled) = array.cancelled.partition(tasks);
+    if again.len() + again_too.len() != tasks.len() {
+        return Err("a task that is tried again has neither failed nor been cancelled");
+    }
+    (array.failed, array.cancelled) = (failed, cancelled);
+    array.pending.extend(tasks);
+    Ok(())
 }
 
 /// What an array's tasks have in common.

@@ -44,6 +44,17 @@ enum Step {
         jobs: Vec<u8>,
         request: u8,
     },
+    CancelTasks {
+        array: u8,
+        tasks: String,
+        kill: bool,
+        request: u8,
+    },
+    RetryTasks {
+        array: u8,
+        tasks: String,
+        request: u8,
+    },
     StopJob {
         job: u8,
         force: bool,
@@ -125,6 +136,16 @@ fn news() -> impl Strategy<Value = News> {
     ]
 }
 
+/// Of arrays of five tasks; one of these names a task that there is not.
+fn tasks() -> impl Strategy<Value = String> {
+    prop_oneof![
+        6 => (0..5_u32).prop_map(|index| index.to_string()),
+        3 => (0..5_u32, 0..3_u32).prop_map(|(first, more)| format!("{first}-{}", (first + more).min(4))),
+        1 => Just("0-4".to_owned()),
+        1 => Just("4-5".to_owned()),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let age = prop_oneof![4 => 0..50_u64, 1 => any::<u64>()];
     prop_oneof![
@@ -134,6 +155,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (any::<u8>(), 0..8_u8).prop_map(|(job, request)| Step::Delete { job, request }),
         2 => (prop::collection::vec(any::<u8>(), 1..3), 0..8_u8)
             .prop_map(|(jobs, request)| Step::Retry { jobs, request }),
+        3 => (any::<u8>(), tasks(), any::<bool>(), 0..8_u8)
+            .prop_map(|(array, tasks, kill, request)| Step::CancelTasks { array, tasks, kill, request }),
+        3 => (any::<u8>(), tasks(), 0..8_u8)
+            .prop_map(|(array, tasks, request)| Step::RetryTasks { array, tasks, request }),
         3 => (any::<u8>(), any::<bool>()).prop_map(|(job, force)| Step::StopJob { job, force }),
         3 => (any::<u8>(), 0..4_u8).prop_map(|(job, restore)| Step::StartJob { job, restore }),
         3 => (any::<u8>(), 0..4_u8, any::<bool>(), 0..8_u8).prop_map(|(job, version, allow_lost_state, request)| {
@@ -192,6 +217,12 @@ impl World {
     fn job(&self, number: u8) -> JobId {
         let count = self.state.jobs.len().max(1);
         self.state.jobs.keys().nth(number as usize % count).copied().unwrap_or(job(1))
+    }
+
+    /// An array, where there is one.
+    fn array(&self, number: u8) -> JobId {
+        let arrays: Vec<_> = self.state.jobs.iter().filter(|(_, job)| job.array.is_some()).map(|(id, _)| *id).collect();
+        arrays.get(number as usize % arrays.len().max(1)).copied().unwrap_or(self.job(number))
     }
 
     fn executor(&self, number: u8) -> ExecutorId {
@@ -254,6 +285,15 @@ impl World {
                 let origin = origin(request(number).map(|id| format!("retry-{id}")).as_deref());
                 let jobs = jobs.iter().map(|job| self.job(*job)).collect();
                 vec![Command::RetryJobs { namespace: namespace(), origin, jobs }]
+            }
+            Step::CancelTasks { array, ref tasks, kill, request: number } => {
+                let origin = origin(request(number).map(|id| format!("tasks-{id}")).as_deref());
+                let how = if kill { Stop::Kill } else { GRACEFUL };
+                vec![cancel_tasks(origin, self.array(array), tasks, how)]
+            }
+            Step::RetryTasks { array, ref tasks, request: number } => {
+                let origin = origin(request(number).map(|id| format!("tasks-{id}")).as_deref());
+                vec![retry_tasks(origin, self.array(array), tasks)]
             }
             Step::StopJob { job, force } => vec![stop_service(self.job(job), force)],
             Step::StartJob { job, restore } => {
@@ -395,7 +435,7 @@ impl World {
 
 /// From one state to the next: attempts do not fall, what is over stays over unless it is tried again, nothing holds room twice.
 fn check_lives(before: &State, after: &State, command: &Command) {
-    let may_come_back = matches!(command, Command::RetryJobs { .. });
+    let may_come_back = matches!(command, Command::RetryJobs { .. } | Command::RetryTasks { .. });
     for (id, was) in &before.jobs {
         let Some(is) = after.jobs.get(id) else {
             assert!(

@@ -274,6 +274,15 @@ pub fn kill(job: impl Into<Named>) -> Command {
     stop(job, Stop::Kill)
 }
 
+pub fn cancel_tasks(origin: Origin, job: impl Into<Named>, tasks: &str, how: Stop) -> Command {
+    let tasks = tasks.parse().unwrap();
+    Command::CancelTasks { namespace: namespace(), origin, job: job.into().0, tasks, how }
+}
+
+pub fn retry_tasks(origin: Origin, job: impl Into<Named>, tasks: &str) -> Command {
+    Command::RetryTasks { namespace: namespace(), origin, job: job.into().0, tasks: tasks.parse().unwrap() }
+}
+
 pub fn delete(job: impl Into<Named>, request_id: Option<&str>) -> Command {
     Command::DeleteJob { namespace: namespace(), origin: origin(request_id), job: job.into().0 }
 }
