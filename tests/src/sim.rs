@@ -9,6 +9,7 @@ pub mod checkers;
 pub mod ticks;
 pub mod client;
 pub mod clock;
+pub mod ends;
 pub mod env;
 pub mod etcd;
 pub mod executor;

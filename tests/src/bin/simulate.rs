@@ -1,19 +1,23 @@
 //! Runs the simulation for many seeds. Exits with 1 at the first violation, and tells how it came about.
 
-use outlive_tests::sim::{self, Options, Sabotage};
+use outlive_tests::sim::{self, Kind, Options, Sabotage};
 use std::process::ExitCode;
 use std::time::Instant;
 
 const USAGE: &str =
-    "usage: simulate [--seeds N] [--first-seed S] [--steps K] [--trace] [--life] [--drains] [--lose-tail] [--sabotage NAME]
+    "usage: simulate [--seeds N] [--first-seed S] [--steps K] [--trace] [--keep-going] [--life] [--drains] [--schedules]
+                [--lose-tail] [--focus KIND,…] [--sabotage NAME]
 
   --seeds N        how many seeds to run (100)
   --first-seed S   the first of them (0)
   --steps K        events before everything is healed (20000)
   --trace          tell what happens, also where nothing is wrong
+  --keep-going     tell what is wrong with each seed, and go on
   --life           with stops, starts, updates, rollbacks and snapshots
   --drains         with operators who drain executors and zones
+  --schedules      with users who make schedules
   --lose-tail      the log loses acknowledged commits in every run
+  --focus KIND,…   with faults of these kinds only, as `sim::Kind` names them
   --sabotage NAME  with a deliberate bug";
 
 struct Wanted {
@@ -22,10 +26,13 @@ struct Wanted {
     trace: bool,
     keep_going: bool,
     options: Options,
+    /// The words that say how each seed is run, to run one of them again.
+    again: String,
 }
 
 fn wanted() -> Result<Wanted, String> {
-    let mut wanted = Wanted { seeds: 100, first: 0, trace: false, keep_going: false, options: Options::default() };
+    let (options, again) = (Options::default(), String::new());
+    let mut wanted = Wanted { seeds: 100, first: 0, trace: false, keep_going: false, options, again };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || -> Result<u64, String> {
@@ -40,6 +47,12 @@ fn wanted() -> Result<Wanted, String> {
             "--keep-going" => wanted.keep_going = true,
             "--life" => wanted.options.life = true,
             "--drains" => wanted.options.drains = true,
+            "--schedules" => wanted.options.schedules = true,
+            "--focus" => {
+                let names = words.next().ok_or("--focus needs kinds of faults")?;
+                let kind = |name| Kind::named(name).ok_or(format!("`{name}` is no kind of fault"));
+                wanted.options.focus = names.split(',').map(kind).collect::<Result<Vec<_>, _>>()?.leak();
+            }
             "--lose-tail" => wanted.options.lose_tail = true,
             "--sabotage" => {
                 let name = words.next().ok_or("--sabotage needs a name")?;
@@ -50,11 +63,19 @@ fn wanted() -> Result<Wanted, String> {
             other => return Err(format!("`{other}` is not known")),
         }
     }
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--seeds" | "--first-seed" => drop(words.next()),
+            "--trace" | "--keep-going" => {}
+            how => wanted.again.extend([" ", how]),
+        }
+    }
     Ok(wanted)
 }
 
 fn main() -> ExitCode {
-    let Wanted { seeds, first, trace, keep_going, options } = match wanted() {
+    let Wanted { seeds, first, trace, keep_going, options, again } = match wanted() {
         Ok(wanted) => wanted,
         Err(error) => {
             eprintln!("{error}\n\n{USAGE}");
@@ -82,9 +103,8 @@ fn main() -> ExitCode {
                     println!("{line}");
                 }
             }
-            let sabotage = options.sabotage.map(|s| format!(" --sabotage {}", s.name())).unwrap_or_default();
             println!("\nVIOLATION with seed {seed}: {violation}");
-            println!("again: simulate --seeds 1 --first-seed {seed} --steps {}{sabotage} --trace", options.steps);
+            println!("again: simulate --seeds 1 --first-seed {seed}{again} --trace");
             return ExitCode::FAILURE;
         }
     }

@@ -4,6 +4,7 @@
 //! that was given. They keep a state of their own, folded from the log as it is stored, and compare.
 
 use super::client::Said;
+use super::ends::Ends;
 use super::env::{Env, Micros, Node, SECOND, say};
 use super::executor::short;
 use super::queues::Started;
@@ -17,7 +18,6 @@ use outlive_schemas::array::task_id;
 use outlive_schemas::checkpoint::{BlobName, CheckpointRef};
 use outlive_schemas::codec;
 use outlive_schemas::command::LossReason;
-use outlive_schemas::depend::Condition;
 use outlive_schemas::event::{Cause, Envelope, Event};
 use outlive_schemas::id::{Attempt, ExecutorId, JobId, Sequence, Term};
 use outlive_schemas::message::{News, Order, ReportBatch, ToExecutor};
@@ -74,11 +74,7 @@ pub struct Checkers {
     pub acknowledged: Sequence,
     pub promised: BTreeSet<JobId>,
     pub deleted: BTreeSet<JobId>,
-    /// Tasks that each array has let go, and the array of each.
-    released: BTreeMap<JobId, BTreeSet<u32>>,
-    /// What each job waits for, as it was submitted.
-    parents: BTreeMap<JobId, Vec<(JobId, Condition)>>,
-    finished: BTreeMap<JobId, Status>,
+    ends: Ends,
     executors: BTreeMap<ExecutorId, Node>,
     /// When a scheduler last heard of an executor.
     heard: BTreeMap<(usize, ExecutorId), Micros>,
@@ -116,9 +112,7 @@ impl Checkers {
             acknowledged: Sequence(0),
             promised: BTreeSet::new(),
             deleted: BTreeSet::new(),
-            released: BTreeMap::new(),
-            parents: BTreeMap::new(),
-            finished: BTreeMap::new(),
+            ends: Ends::default(),
             executors: BTreeMap::new(),
             heard: BTreeMap::new(),
             judged: BTreeSet::new(),
@@ -223,30 +217,8 @@ impl Checkers {
         }
     }
 
-    /// Whether all that a job waits for has ended as it had to.
-    fn may_begin(&self, job: JobId) -> Result<(), String> {
-        for (parent, until) in self.parents.get(&job).into_iter().flatten() {
-            let ended = self.finished.get(parent);
-            let met = match until {
-                Condition::Succeeded => ended == Some(&Status::Succeeded),
-                Condition::Finished => ended.is_some(),
-            };
-            if !met {
-                let (job, parent) = (short(job), short(*parent));
-                return Err(format!("{job} begins, and {parent}, for which it waits, is {ended:?}"));
-            }
-        }
-        Ok(())
-    }
-
     /// What an event says, held against what really happened.
     fn is_true(&mut self, envelope: &Envelope) -> Result<(), String> {
-        if let Some(job) = envelope.event.job()
-            && self.finished.contains_key(&job)
-            && !matches!(envelope.event, Event::JobDeleted(_) | Event::JobErased(_))
-        {
-            return Err(format!("something happened to a job that was over: {:?}", envelope.event));
-        }
         match &envelope.event {
             Event::TermStarted(e) => {
                 let before = self.truth.term.as_ref().map(|(term, _)| term.term);
@@ -254,42 +226,7 @@ impl Checkers {
                     return Err(format!("term {} was started after term {before:?}", e.term));
                 }
             }
-            Event::ArrayAdvanced(e) => {
-                self.may_begin(e.job)?;
-                let spec = self.truth.jobs.get(&e.job).and_then(|job| job.spec.array);
-                let spec = spec.ok_or(format!("{} is no array", short(e.job)))?;
-                let released = self.released.entry(e.job).or_default();
-                if let Some(twice) = e.released.iter().find(|index| !released.insert(*index) || *index >= spec.count) {
-                    return Err(format!("task {twice} of {} is let go twice, or is none", short(e.job)));
-                }
-                let finished = &self.finished;
-                let open = released.iter().filter(|index| !finished.contains_key(&task_id(e.job, **index))).count();
-                if open > spec.parallel() as usize {
-                    return Err(format!("{open} tasks of {} are on their way at once", short(e.job)));
-                }
-            }
-            Event::JobFinished(e) if self.truth.jobs.get(&e.job).is_some_and(|job| job.array.is_some()) => {
-                let count = self.truth.jobs.get(&e.job).and_then(|job| job.spec.array).map_or(0, |array| array.count);
-                let how = |index| self.finished.get(&task_id(e.job, index));
-                let (succeeded, released) = (
-                    (0..count).filter(|index| how(*index) == Some(&Status::Succeeded)).count(),
-                    self.released.get(&e.job).into_iter().flatten(),
-                );
-                if let Some(open) = released.copied().find(|index| how(*index).is_none()) {
-                    return Err(format!("{} is over, and its task {open} is not", short(e.job)));
-                }
-                if (e.status == Status::Succeeded) != (succeeded == count as usize) && e.status != Status::Cancelled {
-                    return Err(format!("{} is {}, and of {count} tasks {succeeded} are well", short(e.job), e.status));
-                }
-                self.finished.insert(e.job, e.status);
-            }
-            Event::JobDepends(e) => {
-                let spec = self.truth.jobs.get(&e.job).map(|job| job.spec.clone());
-                let until = spec.iter().flat_map(|spec| &spec.depends_on).map(|dependency| dependency.until);
-                self.parents.insert(e.job, e.parents.iter().copied().zip(until).collect());
-            }
             Event::JobPlaced(e) => {
-                self.may_begin(e.job)?;
                 let before = self.truth.jobs.get(&e.job).map(|job| job.attempt).unwrap_or_default();
                 if e.attempt <= before {
                     return Err(format!("attempt {} of {} follows attempt {before}", e.attempt, short(e.job)));
@@ -307,43 +244,56 @@ impl Checkers {
                 ));
             }
             Event::JobFinished(e) => {
-                if e.status == Status::Succeeded && !self.really(e.job, e.attempt).exits.contains(&0) {
-                    let noop = self.truth.jobs.get(&e.job).is_some_and(|job| !job.spec.keeps_state());
-                    if !noop {
-                        return Err(format!("{} is said to have succeeded, and has not", short(e.job)));
-                    }
+                // A noop job is no process, and of an array each task is one.
+                let job = self.truth.jobs.get(&e.job);
+                let is_process = job.is_none_or(|job| job.spec.keeps_state() && job.array.is_none());
+                let well = e.status == Status::Succeeded;
+                if well && is_process && !self.really(e.job, e.attempt).exits.contains(&0) {
+                    return Err(format!("{} is said to have succeeded, and has not", short(e.job)));
                 }
-                self.finished.insert(e.job, e.status);
             }
             Event::JobDeleted(e) => {
                 self.deleted.insert(e.job);
             }
             Event::ExecutorLost(e) if e.reason != LossReason::Left => self.losses += 1,
             Event::JobRestarting(e) => {
-                let really = self.really(e.job, e.attempt);
-                let (reported_end, was_frozen) = (really.reported_end, really.ended_frozen.is_some());
-                if e.cause.is_own_doing() && !reported_end {
+                if e.cause.is_own_doing() && !self.really(e.job, e.attempt).reported_end {
                     let (attempt, job) = (e.attempt, short(e.job));
                     return Err(format!("attempt {attempt} of {job} is said to have ended, and has not"));
                 }
-                if e.cause == Cause::Drain && !e.reason.contains("without") && was_frozen {
-                    self.given_back.insert((e.job, e.attempt));
-                }
-            }
-            Event::JobPreempted(e) => {
-                let was_frozen = self.really(e.job, e.attempt).ended_frozen.is_some();
-                if !e.reason.contains("without") && was_frozen {
-                    self.given_back.insert((e.job, e.attempt));
-                }
-            }
-            // From here on it begins with another state than the one it had come to, because somebody wanted that.
-            Event::VersionRestored(_) | Event::StartRequested(_) => {
-                let job = envelope.event.job();
-                self.given_back.retain(|(other, _)| Some(*other) != job);
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Which attempts ended with a last checkpoint, so that the next one does nothing again.
+    fn note_given_back(&mut self, event: &Event) {
+        let ended = match event {
+            Event::JobRestarting(e) if e.cause == Cause::Drain => Some((e.job, e.attempt, &e.reason)),
+            Event::JobPreempted(e) => Some((e.job, e.attempt, &e.reason)),
+            _ => None,
+        };
+        if let Some((job, attempt, reason)) = ended {
+            let was_frozen = self.really(job, attempt).ended_frozen.is_some();
+            if !reason.contains("without") && was_frozen {
+                self.given_back.insert((job, attempt));
+            }
+        }
+        match event {
+            // From here on it begins with another state than the one it had come to, because somebody wanted that.
+            Event::VersionRestored(_) | Event::StartRequested(_) => {
+                let job = event.job();
+                self.given_back.retain(|(other, _)| Some(*other) != job);
+            }
+            // Tasks begin anew: their records, and what they had stored, are gone.
+            Event::JobRetried(e) => {
+                let count = self.truth.jobs.get(&e.job).and_then(|job| job.spec.array).map_or(0, |array| array.count);
+                let tasks: BTreeSet<JobId> = (0..count).map(|index| task_id(e.job, index)).collect();
+                self.given_back.retain(|(job, _)| !tasks.contains(job));
+            }
+            _ => {}
+        }
     }
 
     /// A commit is durable once it is in the stream or in the bridge; it may come to be in both.
@@ -357,7 +307,9 @@ impl Checkers {
         self.ticks.begin_commit();
         for envelope in &commit.events {
             self.ticks.hold(envelope)?;
+            self.ends.hold(&self.truth, &envelope.event)?;
             self.is_true(envelope)?;
+            self.note_given_back(&envelope.event);
             self.started.before(&self.truth, envelope)?;
             *self.events.entry(envelope.event.type_name()).or_default() += 1;
             fold(&mut self.truth, stored.seq, envelope).map_err(|e| e.to_string())?;
@@ -378,44 +330,27 @@ impl Checkers {
 
     /// Forgets what a fault has taken out of the log, so that what follows is judged by what is left.
     pub fn lose_tail(&mut self, key: &Key, messages: &[Bytes]) {
-        let (mut truth, mut chain) = (State::default(), ChainHash::START);
         let mut opener = FrameOpener::new([key]);
-        self.chains = vec![chain];
-        self.started = Started::default();
-        self.ticks = Ticks::default();
+        (self.truth, self.chain) = (State::default(), ChainHash::START);
+        self.chains = vec![self.chain];
+        (self.started, self.ticks, self.ends) = Default::default();
+        self.given_back.clear();
         for (index, body) in messages.iter().enumerate() {
-            let commit = opener.open(body, Sequence(index as u64), chain).expect("it was opened before");
+            let commit = opener.open(body, Sequence(index as u64), self.chain).expect("it was opened before");
             self.ticks.begin_commit();
             for envelope in &commit.events {
-                self.started.before(&truth, envelope).expect("it was found right before");
+                self.started.before(&self.truth, envelope).expect("it was found right before");
                 self.ticks.hold(envelope).expect("it was held before");
-                fold(&mut truth, Sequence(index as u64 + 1), envelope).expect("it was folded before");
+                self.ends.hold(&self.truth, &envelope.event).expect("it was held before");
+                self.note_given_back(&envelope.event);
+                fold(&mut self.truth, Sequence(index as u64 + 1), envelope).expect("it was folded before");
             }
-            chain = commit.chain;
-            self.chains.push(chain);
+            self.chain = commit.chain;
+            self.chains.push(self.chain);
         }
-        (self.truth, self.chain, self.seq) = (truth, chain, Sequence(messages.len() as u64));
+        self.seq = Sequence(messages.len() as u64);
         let last = self.seq;
         self.images.retain(|(seq, ..)| *seq <= last);
-        let truth = &self.truth;
-        let deleted = &self.deleted;
-        let counted: BTreeSet<JobId> = truth
-            .jobs
-            .iter()
-            .filter_map(|(id, job)| Some((id, job.array.as_deref()?)))
-            .flat_map(|(id, array)| {
-                let over = [&array.succeeded, &array.failed, &array.cancelled];
-                over.into_iter().flat_map(|set| set.iter()).map(|index| task_id(*id, index)).collect::<Vec<_>>()
-            })
-            .collect();
-        self.finished.retain(|id, _| {
-            counted.contains(id) || truth.jobs.get(id).map_or(deleted.contains(id), |job| job.status.is_final())
-        });
-        self.released.retain(|id, _| truth.jobs.contains_key(id));
-        for (id, released) in &mut self.released {
-            let pending = truth.jobs.get(id).and_then(|job| job.array.as_deref()).map(|array| &array.pending);
-            released.retain(|index| pending.is_none_or(|pending| !pending.contains(*index)));
-        }
         self.acknowledged = last;
     }
 
@@ -517,6 +452,8 @@ pub fn answered(said: &Said, env: &mut Env) {
             Some(there) if there.attempt < *attempt => {
                 Some(format!("attempt {attempt} of {} is shown, and is not in the log", short(*job)))
             }
+            // It may have been tried again since.
+            Some(_) if env.checkers.ends.ended_as(*job, *status) => None,
             Some(there) if status.is_final() && there.status != *status => {
                 Some(format!("{} is shown as {status}, and in the log it is {}", short(*job), there.status))
             }
@@ -544,7 +481,7 @@ pub fn ordered(executor: ExecutorId, order: &ToExecutor, env: &mut Env) {
         // It may have gone on since; it cannot be ahead of the log.
         let known = there.is_some_and(|there| there.attempt >= assignment.attempt) || env.checkers.deleted.contains(&job)
             // A task that has been counted has no record any more.
-            || env.checkers.finished.contains_key(&job);
+            || env.checkers.ends.was_over(job);
         if !known {
             env.checkers.fail(format!(
                 "attempt {} of {} is ordered from {executor:.8}, and is not in the log",
@@ -601,10 +538,13 @@ pub fn starts(job: JobId, attempt: Attempt, restored: Option<u64>, env: &mut Env
     if env.checkers.lost_tail.is_some() {
         return;
     }
-    if let Err(what) = env.checkers.may_begin(job) {
-        env.checkers.fail(what);
-    }
     let Some(there) = env.checkers.truth.jobs.get(&job) else { return };
+    // An attempt that has been given up counts for nothing, whenever it begins.
+    let counts = there.attempt == attempt && there.placement.is_some();
+    if counts && let Err(what) = env.checkers.ends.may_begin(job) {
+        env.checkers.fail(what);
+        return;
+    }
     let before = Attempt(attempt.0.saturating_sub(1));
     let given_back = env.checkers.given_back.contains(&(job, before));
     let came_to = env.checkers.really.get(&(job, before)).and_then(|really| really.ended_frozen);

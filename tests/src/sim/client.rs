@@ -6,6 +6,7 @@ use super::job::Work;
 use super::network::{Message, NatsReply};
 use super::queues;
 use super::ticks::every;
+use outlive_core::state::Job;
 use outlive_scheduler::leader::Answer;
 use outlive_scheduler::submission::ScheduleAsked;
 use outlive_scheduler::submission::{Asked, LifeAsked, QueueAsked, Request};
@@ -17,11 +18,12 @@ use outlive_schemas::id::ScheduleName;
 use outlive_schemas::id::{Attempt, ExecutorRef, JobId, JobName, JobRef, JobVersion, Namespace};
 use outlive_schemas::job::{Driver, Factor, JobKind, JobSpec, NoopSpec, ProcessSpec};
 use outlive_schemas::life::{RestoreRequest, RollbackRequest, StartRequest, StopRequest, UpdateRequest};
-use outlive_schemas::request::Deadline;
+use outlive_schemas::request::{Deadline, ListRequest};
 use outlive_schemas::schedule::{CatchUp, Overlap, PutRequest, ScheduleRequest};
 use outlive_schemas::snapshot::SnapshotRequest;
 use outlive_schemas::time::Millis;
 use outlive_schemas::view::Status;
+use outlive_schemas::when::Selection;
 use std::collections::BTreeMap;
 
 /// What a user learns from an answer.
@@ -60,6 +62,8 @@ pub struct ClientNode {
     submitting: usize,
     /// Whether its users have queues.
     pub queues: bool,
+    /// Whether they have jobs tried again that failed or were cancelled.
+    pub retries: bool,
     /// Names of schedules that may be used.
     schedules: u64,
     closing_since: Option<Micros>,
@@ -81,6 +85,7 @@ impl ClientNode {
             jobs_max,
             submitting: 0,
             queues: false,
+            retries: false,
             schedules,
             closing_since: None,
             closing: false,
@@ -180,6 +185,7 @@ impl ClientNode {
                 0 => Asked::Cancel { job, how: Stop::Graceful { grace: Millis(env.chance.between(0, 3_000)) } },
                 1 => Asked::Cancel { job, how: Stop::Kill },
                 2 => Asked::Delete(job),
+                dice @ 16..19 if self.retries => retry(dice, job, env),
                 _ => Asked::Get(job),
             };
             self.ask(what, env);
@@ -332,6 +338,20 @@ impl ClientNode {
         };
         self.open.insert(call, request);
     }
+}
+
+/// Has one job tried again, of those that can be if there are any; or all that failed, or were cancelled as well.
+fn retry(dice: u64, job: JobRef, env: &mut Env) -> Asked {
+    let all = |status: Option<Vec<Status>>| Selection::Filter(ListRequest { status, ..ListRequest::default() });
+    let may = |job: &Job| matches!(job.status, Status::Failed | Status::Cancelled) && job.task.is_none();
+    let over = env.checkers.truth.jobs.iter().filter(|(_, job)| may(job)).map(|(id, _)| *id);
+    let over: Vec<JobId> = over.collect();
+    Asked::Retry(match dice {
+        16 if env.chance.per_mille(500) => all(None),
+        16 => all(Some(vec![Status::Failed, Status::Cancelled])),
+        _ if over.is_empty() => Selection::Job(job),
+        _ => Selection::Job(JobRef::Id(env.chance.one_of(&over))),
+    })
 }
 
 /// Has an executor or a zone emptied, or takes that back.

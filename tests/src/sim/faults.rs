@@ -79,6 +79,9 @@ pub enum Kind {
     Damage,
     Depose,
     ForgetIds,
+    /// An executor is cut from core NATS for longer than a stop is waited for, and keeps its lease. Only where it is
+    /// asked for.
+    LongCutFromNats,
 }
 
 const KINDS: [Kind; 25] = [
@@ -108,6 +111,12 @@ const KINDS: [Kind; 25] = [
     Kind::Depose,
     Kind::ForgetIds,
 ];
+
+impl Kind {
+    pub fn named(name: &str) -> Option<Kind> {
+        KINDS.into_iter().chain([Kind::LongCutFromNats]).find(|kind| format!("{kind:?}") == name)
+    }
+}
 
 /// What a seed has in store.
 #[derive(Debug)]
@@ -188,6 +197,10 @@ impl Plan {
             Kind::Damage => (Fault::Damage, None),
             Kind::Depose => (Fault::Depose, None),
             Kind::ForgetIds => (Fault::ForgetIds, None),
+            Kind::LongCutFromNats => {
+                let (node, back) = (Node::Executor(executor), chance.between(35 * SECOND, 80 * SECOND));
+                (Fault::CutFromNats(node), Some((back, Fault::Join(node))))
+            }
         };
         if let Some((after, mending)) = mended {
             env.after(after, Event::Fault(mending));

@@ -37,10 +37,24 @@ pub enum Sabotage {
     BridgeUnguarded,
     /// What is on its way to the bridge counts as durable.
     BridgeAckedEarly,
+    /// A new leader takes the newest tick of each schedule for one that is still to come.
+    TickTakenAnew,
+    /// A new leader takes the next tick of each schedule for one that is dealt with.
+    TickForgotten,
+    /// A new leader takes what jobs wait for to have ended as it had to.
+    DependenciesForgotten,
+    /// A new leader takes a task of each array that is over for one that waits.
+    TaskLetGoAnew,
+    /// A new leader lets as many tasks of an array go as there are.
+    ParallelForgotten,
+    /// A new leader knows nothing of the queues' caps, rates and pauses.
+    QueuesForgotten,
+    /// A new leader knows nothing of the limits of concurrency keys.
+    KeysForgotten,
 }
 
 impl Sabotage {
-    pub const ALL: [Sabotage; 17] = [
+    pub const ALL: [Sabotage; 24] = [
         Sabotage::FenceOff,
         Sabotage::TimeoutTakenForAbsence,
         Sabotage::CheckpointBeforeUpload,
@@ -58,10 +72,22 @@ impl Sabotage {
         Sabotage::BridgeNotDrained,
         Sabotage::BridgeUnguarded,
         Sabotage::BridgeAckedEarly,
+        Sabotage::TickTakenAnew,
+        Sabotage::TickForgotten,
+        Sabotage::DependenciesForgotten,
+        Sabotage::TaskLetGoAnew,
+        Sabotage::ParallelForgotten,
+        Sabotage::QueuesForgotten,
+        Sabotage::KeysForgotten,
     ];
 
     pub fn name(self) -> String {
         format!("{self:?}")
+    }
+
+    /// Whether it is of queues, which runs with deliberate bugs are without otherwise.
+    pub fn is_of_queues(self) -> bool {
+        matches!(self, Sabotage::QueuesForgotten | Sabotage::KeysForgotten)
     }
 
     pub fn named(name: &str) -> Option<Sabotage> {

@@ -6,6 +6,7 @@ mod append;
 mod bridge;
 mod follow;
 mod lead;
+mod misread;
 
 use super::clock::NodeClock;
 use super::env::{Env, Happening, MS, Micros, Node, Reply, Request, SECOND, Timer, say};

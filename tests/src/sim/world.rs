@@ -55,7 +55,8 @@ impl World {
         let mut client = ClientNode::new(jobs_max, schedules);
         (client.life, client.drains) = (options.life, options.drains);
         // Deliberate bugs are looked for where nothing else is new.
-        client.queues = seed % 2 == 1 && sabotage.is_none();
+        client.queues = (seed % 2 == 1 && sabotage.is_none()) || sabotage.is_some_and(Sabotage::is_of_queues);
+        client.retries = seed % 3 == 1 && sabotage.is_none();
         let steps = options.steps;
         World { env, schedulers, executors, client, plan, steps, loses, stalled_since: None, stalled_max: 0 }
     }

@@ -1,6 +1,7 @@
 //! Leading: feeds the real machine and performs what it says, as `scheduler::leadership::reign` does.
 
 use super::append::Appending;
+use super::misread::misread;
 use super::{CALL_TIMEOUT, Call, LEASE_TTL, Phase, SchedulerNode};
 use crate::sim::checkers;
 use crate::sim::client::Said;
@@ -48,7 +49,9 @@ impl SchedulerNode {
         let now = self.term_time(env);
         let follower = &self.follower;
         let sealer = FrameSealer::new(&env.log_key);
-        let journal = Journal::new(follower.state.clone(), sealer, self.term, follower.seq, follower.chain);
+        let mut state = follower.state.clone();
+        misread(&mut state, env.sabotage);
+        let journal = Journal::new(state, sealer, self.term, follower.seq, follower.chain);
         let identity = Identity { scheduler: self.name.clone(), zone: self.zone.clone(), term: self.term };
         let ids = Ids::new(env.chance.below(u64::MAX));
         let mode = if env.checkers.every_commit { WitnessMode::EveryCommit } else { WitnessMode::Interval };
