@@ -134,6 +134,31 @@ fn circle(waits_for: &[Vec<usize>]) -> Option<Vec<usize>> {
     None
 }
 
+/// Each of these jobs once, in their order but that none comes before one of them that it depends on: tried again after
+/// it, a job waits for it, and would find it as it ended before.
+pub(super) fn parents_first(state: &State, jobs: &[JobId]) -> Vec<JobId> {
+    let among: BTreeSet<JobId> = jobs.iter().copied().collect();
+    let depends = |id: &JobId| state.jobs.get(id).and_then(|job| job.depends.as_deref());
+    let (mut done, mut order) = (BTreeSet::new(), Vec::with_capacity(among.len()));
+    for id in jobs {
+        let mut way = vec![(*id, 0)];
+        while let Some((at, next)) = way.last_mut() {
+            let at = *at;
+            if done.contains(&at) {
+                way.pop();
+            } else if let Some(parent) = depends(&at).and_then(|depends| depends.parents.get(*next)) {
+                *next += 1;
+                way.extend(among.contains(&parent.job).then_some((parent.job, 0)));
+            } else {
+                way.pop();
+                done.insert(at);
+                order.push(at);
+            }
+        }
+    }
+    order
+}
+
 /// Lets a job be placed that has waited for others, or ends it where one of them did not end as it had to.
 pub(super) fn settle(state: &State, id: JobId, now: Timestamp) -> Result<Vec<Envelope>, Refusal> {
     let job = state.jobs.get(&id).ok_or(Refusal::Stale)?;

@@ -1,6 +1,6 @@
 //! Deadlines that are over, and jobs that are tried again or forgotten by the many.
 
-use super::{Refusal, fact, queue};
+use super::{Refusal, depend, fact, queue};
 use crate::state::{Job, State};
 use outlive_schemas::command::Origin;
 use outlive_schemas::error::{ErrorCode, Rejection};
@@ -68,16 +68,16 @@ pub(super) fn retry(
     }
     not_too_many(jobs)?;
     super::submit::within_limits(state, jobs.len())?;
-    let (mut names, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    let mut names = BTreeSet::new();
     let mut events = Vec::with_capacity(jobs.len());
     let again = jobs.iter().filter_map(|id| state.jobs.get(id).map(|job| (*id, job.spec.clone()))).collect::<Vec<_>>();
     queue::may_wait(state, namespace, &again).map_err(|(_, rejection)| rejection)?;
-    for id in jobs.iter().filter(|id| seen.insert(**id)) {
-        let job = in_namespace(state, namespace, *id)?;
-        may_retry(state, *id, job, &names)?;
+    for id in depend::parents_first(state, jobs) {
+        let job = in_namespace(state, namespace, id)?;
+        may_retry(state, id, job, &names)?;
         names.extend(&job.spec.name);
         let request_id = request_id.clone().filter(|_| events.is_empty());
-        let event = Event::JobRetried(JobRetried { job: *id, attempt: job.attempt, request_id });
+        let event = Event::JobRetried(JobRetried { job: id, attempt: job.attempt, request_id });
         events.push(Envelope { at: now, by: by.clone(), event });
     }
     Ok(events)

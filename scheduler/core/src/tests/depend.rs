@@ -235,6 +235,17 @@ fn a_job_that_is_tried_again_looks_at_its_parents_again() {
 }
 
 #[test]
+fn of_jobs_that_are_tried_again_together_parents_go_first() {
+    let (scene, _) = waiting(SUCCEEDED).when(report(A, job(1), 1, exited(1))).happened();
+    let scene = scene.when(settle(job(2))).happened().0;
+    let jobs = vec![job(2), job(1), job(2)];
+    let command = Command::RetryJobs { namespace: namespace(), origin: origin(None), jobs };
+    let (again, events) = scene.when(command).happened();
+    assert_eq!(events.iter().filter_map(|envelope| envelope.event.job()).collect::<Vec<_>>(), [job(1), job(2)]);
+    assert!(due(&again).is_empty() && again.job(job(2)).awaits_others());
+}
+
+#[test]
 fn results_are_shared_again_after_an_image_is_loaded() {
     let (scene, _) = waiting(SUCCEEDED).when(report(A, job(1), 1, with_result("rows of some length"))).happened();
     let mut loaded: crate::state::State =
