@@ -9,7 +9,8 @@ use outlive_schemas::time::Timestamp;
 
 /// Commands that are due, at most `limit`.
 pub fn due(state: &State, now: Timestamp, limit: usize) -> Vec<Command> {
-    let job = |id| state.jobs.get(&id);
+    // One that must never run twice waits for its executor, which is told to let it go, or to be certainly gone.
+    let job = |id| state.jobs.get(&id).filter(|job| !job.spec.exclusive);
     let given_up = state
         .index
         .stopping
@@ -17,8 +18,7 @@ pub fn due(state: &State, now: Timestamp, limit: usize) -> Vec<Command> {
         .take_while(|(at, _)| *at <= now)
         .filter_map(|(_, id)| job(*id).map(|job| Command::AbandonAttempt { job: *id, attempt: job.attempt }));
     let late = state.index.starting.iter().take_while(|(by, _)| *by <= now).filter_map(|(_, id)| {
-        // One that must never run twice waits for its executor, which is told to let it go.
-        let job = job(*id).filter(|job| !job.spec.exclusive)?;
+        let job = job(*id)?;
         Some(Command::WithdrawAttempt { job: *id, attempt: job.attempt, cause: Cause::Timeout })
     });
     // Reports that found no leader are on their way to this one: until they had the time nothing is called late.

@@ -107,11 +107,12 @@ pub(super) fn delete(
     Ok(vec![Envelope { at: now, by, event: Event::JobDeleted(JobDeleted { job: id, request_id }) }])
 }
 
-/// The executor has had its time to confirm; whatever it still does is fenced by the attempt's number.
+/// The executor has had its time to confirm; whatever it still does is fenced by the attempt's number. That is not
+/// enough for a job that must never run twice, which may be tried again as soon as it is over.
 pub(super) fn abandon(state: &State, id: JobId, attempt: Attempt, now: Timestamp) -> Result<Vec<Envelope>, Refusal> {
     let job = state.jobs.get(&id).ok_or(Refusal::Stale)?;
     let due = job.stop.as_ref().is_some_and(|order| order.give_up_at <= now);
-    if job.attempt != attempt || job.status != Status::Stopping || !due {
+    if job.attempt != attempt || job.status != Status::Stopping || !due || job.spec.exclusive {
         return Err(Refusal::Stale);
     }
     let finished = cancelled(id, job, "cancelled; its executor did not confirm that nothing of it is left");

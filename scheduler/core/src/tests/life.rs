@@ -130,6 +130,19 @@ fn force_stops_whatever_it_is() {
 }
 
 #[test]
+fn the_next_attempt_of_one_that_must_never_run_twice_waits_until_nothing_of_this_one_is_left() {
+    let alone = |spec: JobSpec| spec.with(|spec| spec.exclusive = true);
+    let up = given([joined(A), joined(B)]).and(running(job(1), alone(service()), A));
+    let updated = update_as(origin(None), job(1), 1, alone(newer()), true);
+    for change in [stop_service(job(1), true), updated] {
+        let scene = up.clone().when(change).happened().0.at(9_999_999).when(ATTEND).stale();
+        assert!(scene.job(job(1)).placement.is_some());
+        let scene = scene.and([lost(A)]).when(evict(job(1), 1)).happened().0;
+        assert!(scene.job(job(1)).placement.is_none());
+    }
+}
+
+#[test]
 fn without_force_only_a_running_service_stops() {
     for scene in [
         given([submitted(job(1), service())]),

@@ -158,6 +158,15 @@ fn a_stop_that_nobody_confirms_is_given_up_in_time() {
 }
 
 #[test]
+fn a_job_that_must_never_run_twice_is_not_given_up() {
+    let alone = service().with(|spec| spec.exclusive = true);
+    let up = given([joined(A), submitted(job(1), alone), placed(job(1), 1, A), started(job(1), 1, T0)]);
+    let stopping = up.when(cancel(job(1))).happened().0;
+    assert_eq!(timer::due(&stopping.state, at(99_999), 100), []);
+    stopping.at(99_999).when(abandon(job(1), 1)).stale();
+}
+
+#[test]
 fn only_the_attempt_that_was_told_to_stop_is_given_up() {
     up().at(99_999).when(abandon(job(1), 1)).stale();
     up().when(cancel(job(1))).happened().0.at(99_999).when(abandon(job(1), 2)).stale();
