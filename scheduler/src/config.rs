@@ -42,7 +42,8 @@ pub struct LogConfig {
     pub bridge: bool,
     /// Events after which a new image is written.
     pub image_every_events: u64,
-    /// Events that stay in the log below the oldest image, so that jobs' histories can be read.
+    /// About so many of the newest events stay in the log, beyond what its images need, so that jobs' histories can be
+    /// read.
     pub history_events: u64,
 }
 

@@ -107,10 +107,9 @@ impl Imager {
         let images = self.stores.images.list().await.map_err(ReplayError::Images)?;
         let (Some(oldest), true) = (images.last(), images.len() >= IMAGES_KEPT) else { return Ok(()) };
         let extent = self.stores.log.extent().await.map_err(ReplayError::Read)?;
-        // Commits between images stand for the events between them: near enough for a window of millions.
         let newest = images.first().map_or(oldest.seq, |head| head.seq);
         let commits_per_image = (newest.0 - oldest.seq.0) / (IMAGES_KEPT as u64 - 1).max(1);
-        let window = self.config.history_events / events_per_image.max(1) * commits_per_image.max(1);
+        let window = window(self.config.history_events, events_per_image, commits_per_image);
         let below = Sequence(oldest.seq.0.min(extent.last.0.saturating_sub(window)));
         if below > extent.first {
             self.stores.log.purge_below(below).await.map_err(ReplayError::Read)?;
@@ -120,7 +119,29 @@ impl Imager {
     }
 }
 
+/// So many commits hold about so many events, going by how many commits lie between two images, and how many events.
+/// Near enough for a window of millions.
+fn window(events: u64, events_per_image: u64, commits_per_image: u64) -> u64 {
+    let commits = u128::from(events) * u128::from(commits_per_image.max(1)) / u128::from(events_per_image.max(1));
+    u64::try_from(commits).unwrap_or(u64::MAX)
+}
+
 /// An error with its causes, for one line of a log.
 pub fn chain_of(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_is_counted_in_commits() {
+        assert_eq!(window(10_000_000, 100_000, 25_000), 2_500_000);
+        // Also where it is no multiple of what lies between two images.
+        assert_eq!(window(150_000, 100_000, 50_000), 75_000);
+        assert_eq!(window(400, 1_000, 500), 200);
+        assert_eq!(window(0, 1_000, 500), 0);
+        assert_eq!(window(u64::MAX, 0, 0), u64::MAX);
+    }
 }

@@ -50,11 +50,14 @@ async fn history(
     let keys = stores.keys.log_keys().await.map_err(|e| out_of_reach("the log's keys", e))?;
     let mut opener = FrameOpener::new(&keys);
     let mut found = History { events: Vec::new(), cursor: None, left_out: None };
-    let mut purged = None;
-    for &seq in commits.iter().filter(|seq| **seq >= from) {
+    let mut purged: Option<Sequence> = None;
+    'commits: for &seq in commits.iter().filter(|seq| **seq >= from) {
+        // Older than the log's history window.
+        if purged.is_some_and(|first| seq < first) {
+            continue;
+        }
         let stored = match stores.log.read(seq, 1).await {
             Ok(stored) => stored,
-            // Older than the log's history window.
             Err(ReadError::Purged { first, .. }) => {
                 purged = Some(first);
                 continue;
@@ -76,38 +79,47 @@ async fn history(
         for (place, envelope) in of_job.enumerate().skip(skip) {
             if found.events.len() == limit {
                 found.cursor = Some(format!("{seq}.{place}"));
-                if request.cursor.is_none() {
-                    found.left_out = left_out(&found.events, purged);
-                }
-                return Ok(found);
+                break 'commits;
             }
             found.events.push(HistoryEvent::new(seq, envelope));
         }
     }
-    if request.cursor.is_none() {
-        found.left_out = left_out(&found.events, purged);
-    }
+    found.left_out = match (&request.cursor, purged) {
+        (None, _) => left_out(&found.events, purged, was_shortened(commits)),
+        // It was purged since the page before was given.
+        (Some(_), Some(first)) => Some(purged_below(first)),
+        (Some(_), None) => None,
+    };
     Ok(found)
 }
 
-/// What the first page of a history says of what is not in it: the job's submission begins every whole one.
-fn left_out(events: &[HistoryEvent], purged: Option<Sequence>) -> Option<String> {
+/// Whether the job has had more commits than its history keeps. Where it did, half of them are there at least.
+fn was_shortened(commits: &[Sequence]) -> bool {
+    commits.len() >= limits::HISTORY_COMMITS_PER_JOB_MAX / 2
+}
+
+fn purged_below(first: Sequence) -> String {
+    format!("what is older than commit {first}, for the log goes no further back (log.history_events)")
+}
+
+/// What the first page of a history says of what is not in it: the job's submission begins every whole one, but for a
+/// task's, which was submitted with its array.
+fn left_out(events: &[HistoryEvent], purged: Option<Sequence>, was_shortened: bool) -> Option<String> {
     let begins = events.first().is_some_and(|event| event.kind == "job_submitted");
     let numbers = events.iter().filter(|event| event.kind == "checkpoint_completed");
     let first_checkpoint = numbers.filter_map(|event| event.details.get("checkpoint")?.as_u64()).min();
     let mut said = Vec::new();
     match purged {
-        Some(first) => said
-            .push(format!("what is older than commit {first}, for the log goes no further back (log.history_events)")),
-        None if !begins => said.push(format!(
-            "the oldest events of a long life: a job's history keeps {} commits",
+        Some(first) => said.push(purged_below(first)),
+        None if was_shortened && !begins => said.push(format!(
+            "the oldest events of a long life: a job's history keeps {} commits at most",
             limits::HISTORY_COMMITS_PER_JOB_MAX
         )),
         None => {}
     }
     if let Some(first) = first_checkpoint.filter(|first| *first > 1) {
         said.push(format!(
-            "the checkpoints before {first}, of which the newest {} are kept",
+            "the checkpoints before {first}, of which the newest {} are kept at most",
             limits::HISTORY_CHECKPOINTS_PER_JOB_MAX
         ));
     }
@@ -240,12 +252,14 @@ mod tests {
     #[test]
     fn a_history_says_what_is_not_in_it() {
         let submitted = || event("job_submitted", None);
-        assert_eq!(left_out(&[submitted(), event("checkpoint_completed", Some(1))], None), None);
-        let text = left_out(&[submitted(), event("checkpoint_completed", Some(500))], None).expect("something");
+        let said = |events: &[HistoryEvent], purged| left_out(events, purged, true).expect("something");
+        assert_eq!(left_out(&[submitted(), event("checkpoint_completed", Some(1))], None, true), None);
+        let text = said(&[submitted(), event("checkpoint_completed", Some(500))], None);
         assert!(text.contains("checkpoints before 500"), "{text}");
-        let text = left_out(&[event("job_placed", None)], None).expect("something");
+        let text = said(&[event("job_placed", None)], None);
         assert!(text.contains("long life"), "{text}");
-        let text = left_out(&[event("job_placed", None)], Some(Sequence(77))).expect("something");
+        assert_eq!(left_out(&[event("job_placed", None)], None, false), None, "a task's begins so");
+        let text = said(&[event("job_placed", None)], Some(Sequence(77)));
         assert!(text.contains("older than commit 77") && text.contains("log.history_events"), "{text}");
     }
 }

@@ -160,7 +160,8 @@ pub struct JobList {
 pub struct History {
     pub events: Vec<HistoryEvent>,
     pub cursor: Option<String>,
-    /// What of the job's past is not among the events any more, if anything; said on the first page.
+    /// What of the job's past is not among the events any more, if anything; said on the first page, and on a later one
+    /// of what was purged meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<String>,
 }

@@ -67,7 +67,7 @@ pub struct LogSettings {
     pub bridge: bool,
     /// Events after which a new image is written.
     pub image_every_events: u64,
-    /// Events kept below the oldest image, so that jobs' histories can be read.
+    /// About so many of the newest events stay in the log, so that jobs' histories can be read.
     pub history_events: u64,
 }
 

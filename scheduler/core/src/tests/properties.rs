@@ -404,6 +404,7 @@ impl World {
             if let Err(error) = fold(&mut self.state, seq, &envelope) {
                 panic!("{command:?} led to {envelope:?}: {error}");
             }
+            check_told(&self.state, seq, &envelope);
             self.log.push((seq, envelope));
         }
         if let Err(wrong) = invariant::check(&self.state) {

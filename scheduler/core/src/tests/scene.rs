@@ -424,6 +424,14 @@ pub struct Scene {
     now: Timestamp,
 }
 
+/// Whatever is told of a job that is there is found from its history.
+#[track_caller]
+pub fn check_told(state: &State, seq: Sequence, envelope: &Envelope) {
+    if let Some(job) = envelope.event.job().and_then(|id| state.jobs.get(&id)) {
+        assert!(job.history().contains(&seq), "the job's history leaves out {envelope:?}");
+    }
+}
+
 /// What a command led to, not yet folded.
 pub struct Decided {
     scene: Scene,
@@ -463,6 +471,7 @@ impl Scene {
             if let Err(error) = fold(&mut self.state, Sequence(self.seq), envelope) {
                 panic!("{error}");
             }
+            check_told(&self.state, Sequence(self.seq), envelope);
         }
         if !self.checked {
             return;
