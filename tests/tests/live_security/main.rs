@@ -1,5 +1,7 @@
 //! Outlive over servers with TLS, users and permissions: it works, and whatever the docs forbid is refused by the servers.
 
+mod creds;
+mod signed;
 mod world;
 
 use async_nats::Event;

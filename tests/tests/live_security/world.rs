@@ -40,7 +40,8 @@ pub struct World {
     dir: TempDir,
     pub nats: String,
     pub etcd: String,
-    _servers: Vec<Running>,
+    /// nats-server, and behind it etcd.
+    pub servers: Vec<Running>,
 }
 
 fn free_port() -> u16 {
@@ -59,7 +60,7 @@ fn program(variable: &str, name: &str) -> PathBuf {
 }
 
 /// A file that only its owner may read.
-fn private(path: &Path, text: &str) {
+pub fn private(path: &Path, text: &str) {
     use std::io::Write as _;
     let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(path).expect("a file");
     file.write_all(text.as_bytes()).expect("written");
@@ -87,32 +88,37 @@ fn certificates(dir: &Path) {
     }
 }
 
+pub async fn listens(port: u16) {
+    wait_until_true("the server listens", EVENTUALLY, || async {
+        tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok()
+    })
+    .await;
+}
+
 impl World {
     pub async fn start() -> World {
+        let world = World::with_nats("tls", spawn_nats).await;
+        world.configure();
+        world.enable_etcd_users().await;
+        world
+    }
+
+    /// With certificates, an etcd that asks for them, a master key, and such a nats-server.
+    pub async fn with_nats(scheme: &str, spawn: impl FnOnce(&Path, u16) -> Running) -> World {
         // Two providers of ciphers are in the tree of the tests; ours is ring.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::Builder::new().prefix("outlive-secure-").tempdir().expect("a directory");
         let path = dir.path();
         certificates(path);
         let (nats_port, etcd_port, peer_port) = (free_port(), free_port(), free_port());
-        let nats = spawn_nats(path, nats_port);
-        let etcd = spawn_etcd(path, etcd_port, peer_port);
-        let world = World {
-            nats: format!("tls://127.0.0.1:{nats_port}"),
-            etcd: format!("https://127.0.0.1:{etcd_port}"),
-            _servers: vec![nats, etcd],
-            dir,
-        };
-        world.configure();
-        for port in [nats_port, etcd_port] {
-            wait_until_true("the server listens", EVENTUALLY, || async {
-                tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok()
-            })
-            .await;
-        }
-        world.enable_etcd_users().await;
+        let servers = vec![spawn(path, nats_port), spawn_etcd(path, etcd_port, peer_port)];
+        let (nats, etcd) = (format!("{scheme}://127.0.0.1:{nats_port}"), format!("https://127.0.0.1:{etcd_port}"));
+        let world = World { nats, etcd, servers, dir };
+        listens(nats_port).await;
+        listens(etcd_port).await;
+        private(&world.path("empty.toml"), "");
         let key = world.path("master.key").display().to_string();
-        world.outlive("user.toml", &["keys", "generate", &key]).await.expect_ok("keys generate");
+        world.outlive("empty.toml", &["keys", "generate", &key]).await.expect_ok("keys generate");
         world
     }
 
@@ -120,31 +126,38 @@ impl World {
         self.dir.path().join(name)
     }
 
+    /// A path as a configuration has it.
+    pub fn file(&self, name: &str) -> String {
+        format!("{:?}", self.path(name).display().to_string())
+    }
+
+    fn tls(&self, section: &str) -> String {
+        let [ca, cert, key] = ["ca.pem", "client.pem", "client.key"].map(|name| self.file(name));
+        format!("[{section}.tls]\nca_file = {ca}\ncert_file = {cert}\nkey_file = {key}\n")
+    }
+
+    /// What schedulers and executors are told alike, but for NATS. `etcd_user` is what says who they are to etcd.
+    pub fn shared(&self, cluster: &str, etcd_user: &str) -> String {
+        format!(
+            "[cluster]\nname = {cluster:?}\nzone = \"a\"\n[keys]\nfiles = [{}]\n\
+             [etcd]\nendpoints = [{:?}]\n{etcd_user}\n{}\
+             [log]\nmax_bytes = \"64MiB\"\n[blobs]\nmax_bytes = \"64MiB\"\njob_logs_max_bytes = \"16MiB\"\n",
+            self.file("master.key"),
+            self.etcd,
+            self.tls("etcd"),
+        )
+    }
+
     fn configure(&self) {
-        let file = |name: &str| format!("{:?}", self.path(name).display().to_string());
-        let tls = |section: &str| {
-            format!(
-                "[{section}.tls]\nca_file = {}\ncert_file = {}\nkey_file = {}\n",
-                file("ca.pem"),
-                file("client.pem"),
-                file("client.key")
-            )
-        };
+        let (file, tls) = (|name: &str| self.file(name), |section: &str| self.tls(section));
         let nats = |who: &str, inbox: &str| {
             format!("[nats]\nservers = [{:?}]\n{who}\ninbox_prefix = {inbox:?}\n{}", self.nats, tls("nats"))
         };
         private(&self.path("etcd.password"), ETCD_PASSWORD);
         private(&self.path("operator.password"), OPERATOR_PASSWORD);
         private(&self.path("team-a.password"), &format!("{TEAM_PASSWORD}\n"));
-        let shared = format!(
-            "[cluster]\nname = \"secure\"\nzone = \"a\"\n[keys]\nfiles = [{}]\n\
-             [etcd]\nendpoints = [{:?}]\nuser = \"outlive\"\npassword_file = {}\n{}\
-             [log]\nmax_bytes = \"64MiB\"\n[blobs]\nmax_bytes = \"64MiB\"\njob_logs_max_bytes = \"16MiB\"\n",
-            file("master.key"),
-            self.etcd,
-            file("etcd.password"),
-            tls("etcd"),
-        );
+        let etcd_user = format!("user = \"outlive\"\npassword_file = {}", file("etcd.password"));
+        let shared = self.shared("secure", &etcd_user);
         let by_key = |name: &str| format!("nkey_file = {}", file(name));
         let by_password =
             |user: &str| format!("user = {user:?}\npassword_file = {}", file(&format!("{user}.password")));
@@ -226,6 +239,21 @@ impl World {
     }
 }
 
+/// A nats-server with this configuration.
+pub fn spawn_nats_with(conf: &Path, dir: &Path, settings: impl IntoIterator<Item = (&'static str, String)>) -> Running {
+    let output = File::options().create(true).append(true).open(dir.join("nats.log")).expect("a log");
+    let child = Command::new(program("OUTLIVE_NATS_SERVER", "nats-server"))
+        .arg("-c")
+        .arg(conf)
+        .envs(settings)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().expect("a handle"))
+        .stderr(output)
+        .spawn()
+        .expect("nats-server can be started");
+    Running(child)
+}
+
 fn spawn_nats(dir: &Path, port: u16) -> Running {
     let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ops/nats/secure.conf");
     let public = |role: &str| {
@@ -233,31 +261,22 @@ fn spawn_nats(dir: &Path, port: u16) -> Running {
         private(&dir.join(format!("{role}.nk")), &key.seed().expect("a seed"));
         key.public_key()
     };
-    let output = File::create(dir.join("nats.log")).expect("a log");
     let file = |name: &str| dir.join(name).display().to_string();
-    let child = Command::new(program("OUTLIVE_NATS_SERVER", "nats-server"))
-        .arg("-c")
-        .arg(conf)
-        .envs([
-            ("NATS_NAME", "nats-a".to_owned()),
-            ("NATS_LISTEN", format!("127.0.0.1:{port}")),
-            ("NATS_ZONE_TAG", "az:a".to_owned()),
-            ("NATS_STORE", file("jetstream")),
-            ("NATS_CERT", file("server.pem")),
-            ("NATS_KEY", file("server.key")),
-            ("NATS_CA", file("ca.pem")),
-            ("NATS_SYS_PASSWORD", "sys-password".to_owned()),
-            ("OUTLIVE_SCHEDULER_NKEY", public("scheduler")),
-            ("OUTLIVE_EXECUTOR_NKEY", public("executor")),
-            ("OUTLIVE_OPERATOR_PASSWORD", OPERATOR_PASSWORD.to_owned()),
-            ("OUTLIVE_TEAM_A_PASSWORD", TEAM_PASSWORD.to_owned()),
-        ])
-        .stdin(Stdio::null())
-        .stdout(output.try_clone().expect("a handle"))
-        .stderr(output)
-        .spawn()
-        .expect("nats-server can be started");
-    Running(child)
+    let settings = [
+        ("NATS_NAME", "nats-a".to_owned()),
+        ("NATS_LISTEN", format!("127.0.0.1:{port}")),
+        ("NATS_ZONE_TAG", "az:a".to_owned()),
+        ("NATS_STORE", file("jetstream")),
+        ("NATS_CERT", file("server.pem")),
+        ("NATS_KEY", file("server.key")),
+        ("NATS_CA", file("ca.pem")),
+        ("NATS_SYS_PASSWORD", "sys-password".to_owned()),
+        ("OUTLIVE_SCHEDULER_NKEY", public("scheduler")),
+        ("OUTLIVE_EXECUTOR_NKEY", public("executor")),
+        ("OUTLIVE_OPERATOR_PASSWORD", OPERATOR_PASSWORD.to_owned()),
+        ("OUTLIVE_TEAM_A_PASSWORD", TEAM_PASSWORD.to_owned()),
+    ];
+    spawn_nats_with(&conf, dir, settings)
 }
 
 fn spawn_etcd(dir: &Path, port: u16, peer_port: u16) -> Running {
