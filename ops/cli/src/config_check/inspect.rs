@@ -43,6 +43,13 @@ pub fn inspect(settings: &Settings, role: Role) -> Vec<Finding> {
         let message = format!("log.replicas is {replicas} with {servers} NATS servers: losing one can lose the log");
         found.push(Finding::new(Level::Unsafe, "log_replicas", message, "set log.replicas to 3, one for each zone"));
     }
+    if let Some(endpoint) = settings.telemetry.otlp_endpoint.as_ref().filter(|endpoint| !is_local(endpoint))
+        && !endpoint.starts_with("https://")
+    {
+        let message = format!("traces go to {} without TLS: jobs' ids and namespaces are readable", host_of(endpoint));
+        let remedy = "write https:// in telemetry.otlp_endpoint, or put a collector on this host";
+        found.push(Finding::new(Level::Notice, "otlp_tls", message, remedy));
+    }
     for (setting, listen) in
         [("scheduler.listen", settings.scheduler.listen), ("executor.listen", settings.executor.listen)]
     {
@@ -172,6 +179,10 @@ mod tests {
         assert_eq!(with(&|s| s.nats.servers = three.clone()), [(Level::Unsafe, "log_replicas")]);
         let everywhere = "0.0.0.0:9090".parse().expect("an address");
         assert_eq!(with(&|s| s.scheduler.listen = Some(everywhere)), [(Level::Notice, "metrics_exposed")]);
+        let collector = |endpoint: &str| with(&|s| s.telemetry.otlp_endpoint = Some(endpoint.to_owned()));
+        assert_eq!(collector("http://collector:4318"), [(Level::Notice, "otlp_tls")]);
+        assert_eq!(collector("https://collector:4318"), []);
+        assert_eq!(collector("http://127.0.0.1:4318"), []);
         let messages: String = inspect(
             &{
                 let mut s = safe.clone();
