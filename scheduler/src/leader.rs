@@ -33,7 +33,7 @@ use outlive_schemas::command::Command;
 use outlive_schemas::error::{ErrorCode, Rejection};
 use outlive_schemas::event::{Envelope, Event};
 use outlive_schemas::executor::Registration;
-use outlive_schemas::id::{ExecutorId, JobId, Namespace, SchedulerName, Sequence, Term, Zone};
+use outlive_schemas::id::{ExecutorId, JobId, Namespace, SchedulerName, Sequence, SnapshotName, Term, Zone};
 use outlive_schemas::life::VersionList;
 use outlive_schemas::limits;
 use outlive_schemas::message::{Assignment, Heartbeat, LeaderBeat, Order, ReportBatch, ReportReply, ToExecutor, Told};
@@ -247,6 +247,8 @@ pub struct Leader {
     /// Deleted jobs whose remains are being erased.
     erasing: BTreeSet<JobId>,
     traces: Traces,
+    /// When clients that import snapshots were last heard of.
+    imports: BTreeMap<(JobId, SnapshotName), Timestamp>,
     /// Room that is being made for the more urgent.
     claims: Claims,
     next: Deadlines,
@@ -263,6 +265,7 @@ struct Deadlines {
     stops: Timestamp,
     erasure: Timestamp,
     releases: Timestamp,
+    imports: Timestamp,
     zones: Timestamp,
 }
 
@@ -286,6 +289,7 @@ impl Leader {
             retention: Retention::default(),
             erasing: BTreeSet::new(),
             traces: Traces::default(),
+            imports: BTreeMap::new(),
             claims: Claims::default(),
             next: Deadlines::default(),
             settle: SETTLE_DEFAULT,
@@ -361,6 +365,7 @@ impl Leader {
         for command in timer::due(self.state(), now, limits::PLACEMENTS_PER_ROUND_MAX) {
             self.own(command, now, out);
         }
+        self.give_up_imports(now, out);
         self.tick(now, out);
         self.follow(now, out);
         self.place(now, out);

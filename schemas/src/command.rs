@@ -253,6 +253,11 @@ pub enum Command {
     AttendJob {
         job: JobId,
     },
+    /// Nobody is heard of who brings this snapshot in: it has failed.
+    GiveUpImport {
+        job: JobId,
+        name: SnapshotName,
+    },
     /// End a job whose executor was told to stop it and never confirmed.
     AbandonAttempt {
         job: JobId,

@@ -112,6 +112,11 @@ pub const WAITERS_MAX: usize = 100_000;
 pub const HISTORY_COMMITS_PER_JOB_MAX: usize = 4_096;
 /// The same of its checkpoints alone, which come by the thousand: so that they do not push everything else out.
 pub const HISTORY_CHECKPOINTS_PER_JOB_MAX: usize = 1_024;
+/// An import of whose client nothing was heard for so long has failed: six times as long as the pause between two signs
+/// of it.
+pub const IMPORT_SILENCE_MS_MAX: u64 = 60_000;
+/// How often a client that imports says that it does.
+pub const IMPORT_SIGN_MS: u64 = 10_000;
 /// How long a finished job is kept unless configured otherwise: a week, as operators of other schedulers expect.
 pub const RETENTION_FINISHED_MS_DEFAULT: u64 = 7 * 24 * 3_600_000;
 /// And how many: some hundred megabytes of the scheduler's memory.

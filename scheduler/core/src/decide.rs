@@ -104,6 +104,7 @@ fn events_of(state: &State, command: Command, now: Timestamp) -> Result<Vec<Enve
         Command::ImportSnapshot { namespace, origin, job, name, content } => {
             snapshot::import(state, &namespace, origin, &job, name, content, now)
         }
+        Command::GiveUpImport { job, name } => snapshot::give_up_import(state, job, name, now),
         Command::AttendArray { job } => array::attend(state, job, now),
         Command::SettleDependencies { job } => depend::settle(state, job, now),
         Command::AttendJob { job } => life::attend(state, job, now),

@@ -23,7 +23,8 @@ pub(crate) const PROVE_WITHIN: Millis = Millis::secs(60);
 pub(crate) const RELEASE_SLACK: Millis = Millis::secs(30);
 /// And a snapshot that was asked for: it may have to wait for another attempt.
 pub(crate) const SNAPSHOT_SLACK: Millis = Millis::secs(60);
-/// How long an import may take from its beginning to its end: a large state over a slow line.
+/// How long an import may take from its beginning to its end: a large state over a slow line. One whose client is not
+/// heard of any more is given up long before.
 pub(crate) const IMPORT_WITHIN: Millis = Millis::minutes(60);
 /// How long a deleted snapshot is still shown, so that a repeated request finds it.
 pub(crate) const DELETING_SHOWN: Millis = Millis::secs(2);
@@ -131,6 +132,11 @@ impl Snapshot {
     /// Whether a running attempt is to make it.
     pub fn is_ordered(&self) -> bool {
         self.is_open() && self.purpose == Purpose::Asked
+    }
+
+    /// Whether it is being brought in from elsewhere.
+    pub fn is_importing(&self) -> bool {
+        self.is_open() && self.purpose == Purpose::Import
     }
 }
 
@@ -266,7 +272,7 @@ impl Job {
     /// Whether blobs of it may be on their way into the store that no manifest refers to yet, from elsewhere than its
     /// attempt.
     pub fn is_importing(&self) -> bool {
-        self.life.iter().flat_map(|life| &life.snapshots).any(|s| s.is_open() && s.purpose == Purpose::Import)
+        self.life.iter().flat_map(|life| &life.snapshots).any(Snapshot::is_importing)
     }
 
     /// When something of all this is due.
@@ -303,6 +309,14 @@ impl State {
     /// Jobs whose executors are to be told something about snapshots, stops, updates or rollbacks.
     pub fn attended(&self) -> impl Iterator<Item = JobId> + '_ {
         self.index.attended.iter().copied()
+    }
+
+    /// Snapshots that are being brought in from elsewhere, each with its job.
+    pub fn open_imports(&self) -> impl Iterator<Item = (JobId, &Snapshot)> {
+        // About each of them something is due, if only its failure.
+        let due = self.index.due.iter().filter_map(|(_, id)| Some((*id, self.jobs.get(id)?.life.as_deref()?)));
+        due.flat_map(|(id, life)| life.snapshots.iter().map(move |snapshot| (id, snapshot)))
+            .filter(|(_, snapshot)| snapshot.is_importing())
     }
 
     /// Every manifest of a job whose blobs must stay: of retained checkpoints, of snapshots that are not deleted, and

@@ -11,10 +11,15 @@ use outlive_schemas::error::Rejection;
 use outlive_schemas::event::Event;
 use outlive_schemas::id::{JobRef, Namespace, SnapshotName};
 use outlive_schemas::life::{RollbackRequest, StartRequest, StopRequest, UpdateRequest};
+use outlive_schemas::limits;
 use outlive_schemas::snapshot::{
     SnapshotDeleteRequest, SnapshotImportRequest, SnapshotRequest, SnapshotStatus, SnapshotView,
 };
-use outlive_schemas::time::Timestamp;
+use outlive_schemas::time::{Millis, Timestamp};
+use std::collections::BTreeMap;
+
+/// How often it is looked at which imports are silent.
+const IMPORTS_INTERVAL: Millis = Millis::secs(1);
 
 /// After which an executor may have to be told something that only the job's state says.
 pub(super) fn may_need_orders(event: &Event) -> bool {
@@ -112,6 +117,8 @@ impl Leader {
             LifeAsked::ImportSnapshot(SnapshotImportRequest { job, name, content }) => {
                 let id = self.find(&namespace, &job)?.0;
                 let named = name.clone();
+                // Repeating how it began is how a client says that it goes on.
+                self.imports.insert((id, name.clone()), now);
                 let command = Command::ImportSnapshot { namespace: namespace.clone(), origin, job, name, content };
                 self.propose(command, now, out)?;
                 self.snapshot(&namespace, &JobRef::Id(id), &named)
@@ -132,6 +139,24 @@ impl Leader {
         self.propose(command(namespace.clone(), JobRef::Id(id)), now, out)?;
         let (id, job) = self.find(&namespace, &JobRef::Id(id))?;
         Ok(Answer::Job(Box::new(view::job(id, job, now))))
+    }
+
+    /// An import ends with the client that does it: one of which nothing is heard has failed. What was heard by the
+    /// leader before is not known, so a new one begins to listen anew.
+    pub(super) fn give_up_imports(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        if now < self.next.imports {
+            return;
+        }
+        self.next.imports = now + IMPORTS_INTERVAL;
+        let open = self.state().open_imports();
+        let open: BTreeMap<_, _> = open.map(|(id, known)| ((id, known.name.clone()), known.created_at)).collect();
+        self.imports.retain(|import, _| open.contains_key(import));
+        for ((job, name), begun) in open {
+            let heard = self.imports.get(&(job, name.clone())).copied().unwrap_or(begun).max(self.since);
+            if now.since(heard) >= Millis(limits::IMPORT_SILENCE_MS_MAX) {
+                self.own(Command::GiveUpImport { job, name }, now, out);
+            }
+        }
     }
 
     fn snapshot(&self, namespace: &Namespace, job: &JobRef, name: &SnapshotName) -> Result<Answer, Rejection> {

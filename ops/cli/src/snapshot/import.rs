@@ -1,12 +1,13 @@
 //! `outlive snapshot import`: a snapshot from a file.
 //!
 //! The file is read to its end, every seal of it opened, before the cluster hears of it. Then the import is begun,
-//! which keeps what is put from being collected; and it is ended once everything is stored. One that was broken off is
-//! the same import when the same file is imported again.
+//! which keeps what is put from being collected, and goes on for as long as the leader is told that it does; and it is
+//! ended once everything is stored. One that was broken off is the same import when the same file is imported again
+//! soon.
 
 use super::{Stores, show};
 use crate::args::Global;
-use crate::client::{Client, new_request_id};
+use crate::client::{Client, Reply, new_request_id};
 use crate::failure::Failure;
 use crate::human;
 use crate::job::Job;
@@ -16,6 +17,7 @@ use clap::Args;
 use outlive_executor::snapshot_file::{self, Checked, Target};
 use outlive_schemas::error::ErrorCode;
 use outlive_schemas::id::{JobRef, SnapshotName};
+use outlive_schemas::limits;
 use outlive_schemas::snapshot::{
     ImportedContent, SnapshotImportRequest, SnapshotPlace, SnapshotRequest, SnapshotStatus, SnapshotView,
 };
@@ -23,6 +25,7 @@ use outlive_store::blob::{BlobStore as _, Owner};
 use outlive_store::key_store::KeyStore as _;
 use std::fs::File;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,7 +38,7 @@ opens with the master key under which it was exported: name its file in keys.fil
 imported is sealed anew under the key of the job that gets it.
 
 A file that was cut short, altered or put together is refused before anything is changed. If an import is broken off,
-import the same file again; otherwise the snapshot is failed after an hour.
+import the same file again. A minute later its snapshot has failed: then delete that first.
 
 Needs a configuration with keys.files, and a NATS user that may read and write the key and blob streams.";
 
@@ -78,9 +81,13 @@ pub async fn run(args: ImportArgs, global: &Global) -> anyhow::Result<()> {
     progress.say(format!("importing {}", human::size(checked.size_bytes)));
     let target = Target::new(stores.blobs.clone(), view.job, &key, place.retained).await?;
     let file = File::open(&args.file).with_context(|| format!("{} cannot be read", args.file.display()))?;
-    let taken = snapshot_file::import(file, &stores.keyring, &target)
-        .await
-        .with_context(|| format!("{} was not imported", args.file.display()))?;
+    let sign = SnapshotImportRequest { job: job.clone(), name: name.clone(), content: None };
+    let taken = tokio::select! {
+        taken = snapshot_file::import(file, &stores.keyring, &target) => {
+            taken.with_context(|| format!("{} was not imported", args.file.display()))?
+        }
+        over = say_that_it_goes_on(&client, &sign, &request_id) => return shown(&over.raw, &over.body, progress, global),
+    };
     let content = Some(ImportedContent { created_at: view.created_at, taken });
     let request = SnapshotImportRequest { job, name, content };
     match client.change::<SnapshotView>("snapshot.import", &request, &new_request_id()).await {
@@ -94,6 +101,18 @@ pub async fn run(args: ImportArgs, global: &Global) -> anyhow::Result<()> {
                 stores.keys.forget_job(view.job).await.context("the key cannot be removed")?;
             }
             Err(error)
+        }
+    }
+}
+
+/// Repeats how the import began, which tells the leader that it goes on. Ends when the leader says that it does not.
+async fn say_that_it_goes_on(client: &Client, sign: &SnapshotImportRequest, request_id: &str) -> Reply<SnapshotView> {
+    loop {
+        tokio::time::sleep(Duration::from_millis(limits::IMPORT_SIGN_MS)).await;
+        match client.change::<SnapshotView>("snapshot.import", sign, request_id).await {
+            Ok(told) if told.body.status != SnapshotStatus::Creating => return told,
+            // One that nobody hears is made up for by the next; what is wrong for good shows at the end.
+            Ok(_) | Err(_) => {}
         }
     }
 }

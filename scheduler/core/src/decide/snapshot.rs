@@ -15,7 +15,7 @@ use outlive_schemas::snapshot::{
     IMPORTED, ImportedContent, Initiator, Purpose, SnapshotCompleted, SnapshotDeleted, SnapshotDeletionRequested,
     SnapshotFailed, SnapshotRequested, SnapshotStatus,
 };
-use outlive_schemas::time::Timestamp;
+use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::Status;
 
 pub(super) fn create(
@@ -232,6 +232,21 @@ pub(super) fn import(
         }
     };
     Ok(vec![Envelope { at: now, by, event }])
+}
+
+/// Whoever brings it in has gone, or cannot be heard. Should it come back, it is told that its import is over.
+pub(super) fn give_up_import(
+    state: &State,
+    id: JobId,
+    name: SnapshotName,
+    now: Timestamp,
+) -> Result<Vec<Envelope>, Refusal> {
+    let known = state.jobs.get(&id).and_then(|job| job.life.as_ref()?.snapshot(&name));
+    if !known.is_some_and(Snapshot::is_importing) {
+        return Err(Refusal::Stale);
+    }
+    let silence = Millis(limits::IMPORT_SILENCE_MS_MAX);
+    Ok(failed(id, name, format_compact!("nothing was heard of who imports it for {silence}"), now))
 }
 
 /// What is due about a job's snapshots, but for the one that belongs to a change: that ends with it.

@@ -182,6 +182,24 @@ fn an_imported_snapshot_is_begun_and_ended_and_takes_a_number_of_its_own() {
 }
 
 #[test]
+fn an_import_whose_client_is_gone_has_failed() {
+    let scene = up().when(stop_service(job(1), true)).happened().0.when(report(A, job(1), 1, exited(0))).happened().0;
+    let scene = scene.when(import_snapshot(job(1), "a", None)).happened().0;
+    let open =
+        |scene: &Scene| scene.state.open_imports().map(|(id, known)| (id, known.name.to_string())).collect::<Vec<_>>();
+    assert_eq!(open(&scene), [(job(1), "a".to_owned())]);
+    let give_up = |name: &str| Command::GiveUpImport { job: job(1), name: name.parse().unwrap() };
+    scene.clone().when(give_up("b")).stale();
+    let scene = scene.at(60_000).when(give_up("a")).happened().0;
+    assert_eq!(shot(&scene, "a").error.as_deref(), Some("nothing was heard of who imports it for 1m"));
+    assert_eq!(open(&scene), []);
+    // The client was only slow: it is told.
+    let content = Some(ImportedContent { created_at: at(0), taken: Some(taken(9)) });
+    let scene = scene.when(import_snapshot(job(1), "a", content)).refused(InUse, "is over: it is failed");
+    scene.when(give_up("a")).stale();
+}
+
+#[test]
 fn snapshots_are_listed_newest_first_in_pages() {
     let mut scene = up();
     for name in ["a", "b", "c"] {

@@ -254,3 +254,30 @@ fn an_update_that_crashes_ends_in_the_old_version_whenever_its_leader_is_lost() 
         assert_eq!(job.restorable_checkpoint().map(|checkpoint| checkpoint.taken), Some(taken(1)), "{lost_at:?}");
     }
 }
+
+#[test]
+fn an_import_lasts_for_as_long_as_its_client_says_that_it_goes_on() {
+    const IMPORT: &str = r#"{"job":"s","name":"brought"}"#;
+    let mut world = World::begun(None);
+    let next = world.ask(Operation::Stop, r#"{"job":"s"}"#, |job| job.status != Status::Running);
+    world.until(next, "stopped", |job| job.status == Status::Stopped);
+    let passes = |world: &mut World, ms: u64| (0..ms / STEP.0).for_each(|_| world.step(0));
+    let is_open = |world: &World| world.job().1.is_importing();
+
+    // Far longer than a silent one lasts.
+    for _ in 0..4 {
+        world.machine.ask(Operation::ImportSnapshot, IMPORT, Some("import-of-this-file"));
+        passes(&mut world, 50_000);
+        assert!(is_open(&world));
+    }
+    // A new leader does not know when the one before was told, and listens for as long again.
+    world.next_leader();
+    passes(&mut world, 50_000);
+    assert!(is_open(&world));
+    passes(&mut world, 15_000);
+    let (_, job) = world.job();
+    let brought = job.life.iter().flat_map(|life| &life.snapshots).find(|known| known.name.as_str() == "brought");
+    let brought = brought.expect("it is shown");
+    assert_eq!(brought.status, SnapshotStatus::Failed);
+    assert!(brought.error.as_ref().is_some_and(|error| error.contains("nothing was heard")), "{brought:?}");
+}
