@@ -27,6 +27,9 @@ async fn the_command_line_ends_as_it_should() {
     let done = done.expect_ok("job run");
     assert_eq!(done.out, "to-out\n");
     assert!(done.err.contains("to-err"), "{}", done.err);
+    // A command by its path, with as little memory as can be asked for.
+    let by_path = dev.outlive(&["job", "run", "--memory", "1MiB", "--", "/bin/sh", "-c", "echo by-path"]).await;
+    assert_eq!(by_path.expect_ok("job run of a path").out, "by-path\n");
     let file = dev.scratch().join("failing.json");
     let mut failing = script("failing", "echo about to fail; exit 7");
     failing["restart"] = json!({"max_attempts": 1});

@@ -25,6 +25,10 @@ const DATA_FACTOR: u64 = 4;
 /// uses twenty.
 const DATA_BYTES_MIN: u64 = 512 * 1024 * 1024;
 
+/// What the limit leaves a shim beyond what it holds itself, however little the job is given: starting a process takes
+/// memory, too.
+const OWN_ROOM_BYTES: u64 = 16 * 1024 * 1024;
+
 /// Added to the badness of a job's processes when the kernel must choose whom to kill for memory (−1000 to 1000). A
 /// job is restarted from its checkpoint; an executor takes all its jobs with it.
 const OOM_SCORE_RISE: i32 = 500;
@@ -77,7 +81,15 @@ pub(crate) fn apply(limits: &Limits) -> Result<(), LimitError> {
     // A core file of a job would land in its state directory and be checkpointed.
     lower(Resource::Core, "core file", 0)?;
     let data = limits.memory_bytes.saturating_mul(DATA_FACTOR).max(DATA_BYTES_MIN);
-    lower(Resource::Data, "data", data)
+    lower(Resource::Data, "data", data.max(own_data_bytes().saturating_add(OWN_ROOM_BYTES)))
+}
+
+/// What this process has reserved, as the limit counts it; nothing where it cannot be told.
+fn own_data_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmData:"));
+    let kibibytes = line.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kibibytes.unwrap_or_default().saturating_mul(1024)
 }
 
 /// Sets both limits of a resource to `value`, or leaves the hard limit where it already is lower.
@@ -105,4 +117,15 @@ pub(crate) fn as_memory_victim<T>(start: impl FnOnce() -> T) -> T {
         let _ = fs::write(OOM_SCORE_PATH, score.to_string());
     }
     started
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_process_holds_is_known() {
+        let held = std::hint::black_box(vec![1_u8; 64 << 20]);
+        assert!(own_data_bytes() >= held.len() as u64, "{}", own_data_bytes());
+    }
 }

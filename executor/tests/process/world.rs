@@ -1,7 +1,7 @@
 //! The words the cases are written in: an attempt with a directory and a mark, and what `/proc` says about it.
 //!
 //! The mark is an environment variable that every process of an attempt inherits, so that they can be found whatever
-//! became of their parents and sessions. The shim has an empty environment and is not among them.
+//! became of their parents and sessions. The shim's environment has nothing of the job's, and it is not among them.
 
 use std::collections::BTreeMap;
 use std::fs;
