@@ -36,6 +36,7 @@ Examples:
 
 What is left out is not limited, whatever it was before.")]
 pub struct PutArgs {
+    /// The queue's name
     name: QueueName,
     /// Jobs that may run at once
     #[arg(long, value_name = "NUMBER")]
@@ -57,6 +58,7 @@ pub struct PutArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  outlive queue get mail\n  outlive queue get default --output json")]
 pub struct NamedArgs {
+    /// The queue's name
     name: QueueName,
 }
 
@@ -67,18 +69,21 @@ pub struct ListArgs {}
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  outlive queue pause mail")]
 pub struct PauseArgs {
+    /// The queue's name
     name: QueueName,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  outlive queue resume mail")]
 pub struct ResumeArgs {
+    /// The queue's name
     name: QueueName,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  outlive queue delete mail")]
 pub struct DeleteArgs {
+    /// The queue's name
     name: QueueName,
 }
 

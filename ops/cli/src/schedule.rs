@@ -41,9 +41,9 @@ pub enum ScheduleCommand {
 
 const PUT_EXAMPLES: &str = "\
 Examples:
-  outlive schedule put nightly '30 2 * * *' --time-zone Europe/Berlin -- ./report.sh
-  outlive schedule put nightly '30 2 * * *' --time-zone Europe/Berlin --dry-run -- ./report.sh
-  outlive schedule put poll '*/10 * * * * *' --overlap queue --catch-up none -- ./poll.sh
+  outlive schedule put nightly '30 2 * * *' --time-zone Europe/Berlin -- /opt/report.sh
+  outlive schedule put nightly '30 2 * * *' --time-zone Europe/Berlin --dry-run -- /opt/report.sh
+  outlive schedule put poll '*/10 * * * * *' --overlap queue --catch-up none -- /opt/poll.sh
   outlive schedule put weekly @weekly --jitter 30m job.json
 
 CRON is minute, hour, day of month, month and day of week, with seconds before them if you

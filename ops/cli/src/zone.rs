@@ -26,12 +26,14 @@ pub struct ListArgs {}
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  outlive zone undrain a")]
 pub struct NamedArgs {
+    /// The zone's name
     zone: Zone,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  outlive zone drain a\n  outlive zone drain a --deadline 2m")]
 pub struct DrainArgs {
+    /// The zone's name
     zone: Zone,
     /// How long, or until when, last checkpoints are waited for [default: 10m]
     #[arg(long, value_name = "DURATION|TIME")]

@@ -51,7 +51,7 @@ pub struct StartArgs {
 Examples:
   outlive job update counter job.json
   outlive job update counter job.json --expected-version 3
-  outlive job update counter --memory 128MiB -- ./counter --faster")]
+  outlive job update counter --memory 128MiB -- /opt/counter --faster")]
 pub struct UpdateArgs {
     #[command(flatten)]
     job: Job,

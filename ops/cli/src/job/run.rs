@@ -18,7 +18,7 @@ const EXAMPLES: &str = "\
 Examples:
   outlive job run -- sh -c 'echo hello'
   outlive job run job.json
-  outlive job run --name index --memory 512MiB --checkpoint-interval 5s -- ./index.sh /usr/share/doc
+  outlive job run --name index --memory 512MiB --checkpoint-interval 5s -- /opt/index.sh /usr/share/doc
 
 The job's output goes to standard output and standard error, and how it ended to standard error. The exit code is 0
 where it succeeded, and 10 where it failed or was cancelled. Ctrl-C stops the following, not the job.";

@@ -16,7 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   outlive job submit job.json
   generate-jobs | outlive job submit -
-  outlive job submit --name nightly --checkpoint-interval 10s -- ./import.sh
+  outlive job submit --name nightly --checkpoint-interval 10s -- /opt/import.sh
   outlive job submit job.json --request-id order-4711     once, however often it is given";
 
 /// What a job adds to a submission besides its own specification: its envelope, ids and namespace.
