@@ -2,9 +2,15 @@
 //!
 //! To users both formats have one shape (times and sizes are text in either). Between parts, numbers stay numbers.
 
+mod objects;
+
 use crate::error::{ErrorCode, Rejection};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use crate::id::TOKEN_SHAPE;
+use crate::job::NOT_WITHIN;
+use objects::Objects;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
 
 /// The format of a user's request, and so of its reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,15 +59,18 @@ impl Format {
 
     /// Reads a request. An empty body stands for `{}`.
     ///
-    /// Errors: `invalid_request`, naming the field where one is at fault.
+    /// Errors: `invalid_request`, or `invalid_argument` for a value that only its range forbids; each names the field
+    /// where one is at fault.
     pub fn decode<T: DeserializeOwned>(self, body: &[u8]) -> Result<T, Rejection> {
         match self {
             Format::Json => {
                 let body = if body.is_empty() { b"{}" } else { body };
-                serde_json::from_slice(body).or_else(|_| {
+                let mut reader = serde_json::Deserializer::from_slice(body);
+                let read = T::deserialize(Objects(&mut reader)).and_then(|read| reader.end().map(|()| read));
+                read.or_else(|_| {
                     // Only a request that failed pays for the path to its fault.
                     let mut reader = serde_json::Deserializer::from_slice(body);
-                    let read = serde_path_to_error::deserialize(&mut reader).map_err(|e| named("JSON", &e))?;
+                    let read = serde_path_to_error::deserialize(Objects(&mut reader)).map_err(|e| named("JSON", &e))?;
                     reader.end().map_err(|e| refused("JSON", "", &e.to_string()))?;
                     Ok(read)
                 })
@@ -69,8 +78,12 @@ impl Format {
             Format::MessagePack => {
                 let body = if body.is_empty() { &[0x80] } else { body };
                 let mut reader = rmp_serde::Deserializer::from_read_ref(body).with_human_readable();
-                let read = serde_path_to_error::deserialize(&mut reader).map_err(|e| named("MessagePack", &e))?;
-                Ok(read)
+                let read = serde_path_to_error::deserialize(Objects(&mut reader));
+                let read = read.map_err(|e| named("MessagePack", &e))?;
+                match IgnoredAny::deserialize(&mut reader) {
+                    Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(read),
+                    _ => Err(refused("MessagePack", "", "something follows after it")),
+                }
             }
         }
     }
@@ -89,6 +102,11 @@ impl Format {
     }
 }
 
+/// Reads one value of which nothing is a list that has to be an object.
+pub(crate) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    T::deserialize(Objects(from))
+}
+
 fn named<E: std::error::Error>(format: &str, error: &serde_path_to_error::Error<E>) -> Rejection {
     let path = error.path().to_string();
     let path = if path == "." { "" } else { &path };
@@ -97,8 +115,26 @@ fn named<E: std::error::Error>(format: &str, error: &serde_path_to_error::Error<
 
 fn refused(format: &str, path: &str, what: &str) -> Rejection {
     let what: String = what.chars().take(400).collect();
+    if let Some(what) = out_of_range(&what).filter(|_| !path.is_empty()) {
+        return Rejection::new(ErrorCode::InvalidArgument, format!("`{path}`: {what}"));
+    }
     let place = if path.is_empty() { String::new() } else { format!(" at `{path}`") };
     Rejection::new(ErrorCode::InvalidRequest, format!("the body is not a valid {format} request{place}: {what}"))
+}
+
+/// What to say where it is not the type of a value that is wrong, but its range. The formats' errors keep nothing of
+/// ours but the words, so it is known by these: those of names and of numbers in fields of ours, and serde's own for
+/// numbers that their type cannot hold.
+fn out_of_range(what: &str) -> Option<Cow<'_, str>> {
+    // Serde's words come before what a user has given.
+    let is_name = what.starts_with('`') && what.contains(TOKEN_SHAPE);
+    let is_number = what.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && what.contains(NOT_WITHIN);
+    if is_name || is_number {
+        return Some(Cow::Borrowed(what));
+    }
+    let (given, _) = what.strip_prefix("invalid value: integer `")?.split_once('`')?;
+    let bound = if given.starts_with('-') { "less than 0" } else { "more than it may be" };
+    Some(Cow::Owned(format!("{given} is {bound}")))
 }
 
 /// Writes what only Outlive's own parts read.
@@ -147,6 +183,69 @@ mod tests {
         assert!(refusal::<JobRequest>(b"{").contains("JSON"));
         assert!(refusal::<JobRequest>(b"\xff\xfe").contains("JSON"));
         assert!(refusal::<JobRequest>(br#"{"job":"a"} x"#).contains("trailing"));
+        let mut packed = Format::MessagePack.encode(&serde_json::json!({"job": "a"}));
+        Format::MessagePack.decode::<JobRequest>(&packed).expect("one value");
+        for more in [0x00, 0x81] {
+            packed.push(more);
+            let refused = Format::MessagePack.decode::<JobRequest>(&packed).expect_err("two");
+            assert!(refused.message.contains("something follows"), "{}", refused.message);
+        }
+    }
+
+    #[test]
+    fn what_is_only_out_of_its_range_is_an_argument() {
+        let codes = |body: &str| {
+            let json = Format::Json.decode::<JobSpec>(body.as_bytes()).expect_err(body);
+            let packed = Format::MessagePack.encode(&serde_json::from_str::<serde_json::Value>(body).expect("JSON"));
+            let packed = Format::MessagePack.decode::<JobSpec>(&packed).expect_err(body);
+            assert_eq!(json.code, packed.code, "{body}");
+            (json.code.as_str(), json.message)
+        };
+        for (field, given, words) in [
+            ("priority", "-1", "`priority`: -1 is less than 0"),
+            ("array", r#"{"count":5000000000}"#, "`array.count`: 5000000000 is more than it may be"),
+            ("restart", r#"{"jitter":-0.5}"#, "`restart.jitter`: -0.5 is a factor, not within 0 to 1000"),
+            ("restart", r#"{"no_retry_exit_codes":[256]}"#, "256 is an exit code, not within 1 to 255"),
+            ("name", r#""Not A Name""#, "`name`: `Not A Name` is not a job name: 1 to 63 characters"),
+            ("placement", r#"{"zones":["A"]}"#, "`placement.zones[0]`: `A` is not a zone: 1 to 63 characters"),
+            ("depends_on", r#"[{"job":"../x"}]"#, "`depends_on[0].job`: `../x` is not a job id or name"),
+        ] {
+            let (code, message) = codes(&format!(r#"{{"driver":{{"noop":{{}}}},"{field}":{given}}}"#));
+            assert_eq!(code, "invalid_argument", "{message}");
+            assert!(message.contains(words), "{message}");
+        }
+        for (field, given) in [
+            ("priority", r#"", not within ""#),
+            (", not within ", "1"),
+            ("timeout", r#""soon""#),
+            ("kind", r#""daemon""#),
+            ("resources", r#"{"cpu_millis":1.5}"#),
+        ] {
+            let (code, message) = codes(&format!(r#"{{"driver":{{"noop":{{}}}},"{field}":{given}}}"#));
+            assert_eq!(code, "invalid_request", "{message}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_no_object() {
+        for body in [
+            r#"["a"]"#,
+            "[]",
+            r#"{"driver":{"noop":[]}}"#,
+            r#"{"driver":{"process":[["true"]]}}"#,
+            r#"{"driver":{"noop":{}},"resources":[100,"64MiB"]}"#,
+            r#"{"driver":{"noop":{}},"array":[3]}"#,
+            r#"{"driver":{"noop":{}},"depends_on":[["a"]]}"#,
+        ] {
+            let refused = Format::Json.decode::<JobSpec>(body.as_bytes()).expect_err(body);
+            assert!(refused.message.contains("invalid type: sequence, expected an object"), "{}", refused.message);
+            assert_eq!(refused.code, ErrorCode::InvalidRequest);
+            let packed = Format::MessagePack.encode(&serde_json::from_str::<serde_json::Value>(body).expect("JSON"));
+            assert!(Format::MessagePack.decode::<JobSpec>(&packed).is_err(), "{body}");
+        }
+        assert!(Format::Json.decode::<ListRequest>(b"[]").is_err());
+        assert!(Format::Json.decode::<JobRequest>(br#"["a"]"#).is_err());
+        assert_eq!(Format::Json.decode::<Vec<ListRequest>>(b"[{}]"), Ok(vec![ListRequest::default()]));
     }
 
     #[test]

@@ -15,7 +15,8 @@ pub struct NameError {
     expected: &'static str,
 }
 
-const TOKEN_SHAPE: &str = "1 to 63 characters of a-z, 0-9 and `-`, beginning and ending with a letter or digit";
+pub(crate) const TOKEN_SHAPE: &str =
+    "1 to 63 characters of a-z, 0-9 and `-`, beginning and ending with a letter or digit";
 
 /// Whether `text` matches `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?` (contract).
 pub fn is_token(text: &str) -> bool {

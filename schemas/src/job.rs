@@ -184,7 +184,7 @@ impl<'de> Deserialize<'de> for Factor {
         if (0.0..=1_000.0).contains(&given) {
             Ok(Factor((given * 1_000.0).round() as u32))
         } else {
-            Err(serde::de::Error::custom(format_args!("{given} is not a factor from 0 to 1000")))
+            Err(serde::de::Error::custom(format_args!("{given} is a factor{NOT_WITHIN}0 to 1000")))
         }
     }
 }
@@ -416,6 +416,9 @@ fn validate_labels(field: &'static str, labels: &Labels) -> Result<(), Rejection
     }
     Ok(())
 }
+
+/// Between a value and its range, in what is said of a value that is out of it.
+pub(crate) const NOT_WITHIN: &str = ", not within ";
 
 /// A refusal that names the field.
 pub fn invalid(field: &str, what: &str) -> Rejection {

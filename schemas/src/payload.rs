@@ -1,5 +1,6 @@
 //! Bytes that users hand in and get back: a job's input and its result.
 
+use crate::codec;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -23,7 +24,7 @@ struct Encoded {
 #[serde(untagged, expecting = "text, or {\"base64\": \"…\"}")]
 enum Readable {
     Text(String),
-    Encoded(Encoded),
+    Encoded(#[serde(deserialize_with = "codec::object")] Encoded),
 }
 
 impl fmt::Debug for Payload {
@@ -79,5 +80,6 @@ mod tests {
         assert_eq!(serde_json::from_str::<Payload>(&json).expect("back"), bytes);
         assert!(serde_json::from_str::<Payload>(r#"{"base64":"?"}"#).is_err());
         assert!(serde_json::from_str::<Payload>("7").is_err());
+        assert!(serde_json::from_str::<Payload>(r#"["/wA="]"#).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use crate::array::Indexes;
 use crate::error::{ErrorCode, Rejection};
 use crate::id::{Attempt, JobId, JobRef};
-use crate::job::{JobKind, JobSpec, duration_in_range, invalid};
+use crate::job::{JobKind, JobSpec, NOT_WITHIN, duration_in_range, invalid};
 use crate::limits;
 use crate::request::ListRequest;
 use crate::time::{Millis, Timestamp};
@@ -162,7 +162,7 @@ impl<'de> Deserialize<'de> for ExitCodes {
         for code in given {
             match u8::try_from(code) {
                 Ok(code @ 1..) => set.insert(code),
-                _ => return Err(serde::de::Error::custom(format_args!("{code} is not an exit code from 1 to 255"))),
+                _ => return Err(serde::de::Error::custom(format_args!("{code} is an exit code{NOT_WITHIN}1 to 255"))),
             }
         }
         Ok(set)
@@ -328,8 +328,8 @@ mod tests {
         refused(r#""deadline":{"start_within":"2h","finish_within":"1h"}"#, "longer than `deadline.finish_within`");
         refused(r#""kind":"service","deadline":{"finish_within":"1h"}"#, "unsupported: `deadline.finish_within`");
         refused(r#""progress_timeout":"1ms""#, "`progress_timeout` is 1ms, not within 1s");
-        refused(r#""restart":{"no_retry_exit_codes":[0]}"#, "0 is not an exit code from 1 to 255");
-        refused(r#""restart":{"no_retry_exit_codes":[256]}"#, "256 is not an exit code");
+        refused(r#""restart":{"no_retry_exit_codes":[0]}"#, "0 is an exit code, not within 1 to 255");
+        refused(r#""restart":{"no_retry_exit_codes":[256]}"#, "256 is an exit code, not within");
         let noop = r#"{"driver":{"noop":{}},"progress_timeout":"10m"}"#;
         let noop: JobSpec = serde_json::from_str(noop).expect("a spec");
         assert!(noop.validate().expect_err("a noop").message.contains("`progress_timeout`"));

@@ -311,6 +311,8 @@ async def nonsense(service):
     await service.refused("invalid_request", "job", operation="job.get", body={})
     await service.refused("invalid_request", "jop", operation="job.get", body={"jop": "x"})
     await service.refused("invalid_request", operation="job.get", body={"job": 7})
+    await service.refused("invalid_request", operation="job.list", body=b"[]")
+    await service.refused("invalid_request", operation="sys.status", body=b"[]")
     said("what is not a JSON object with the right fields is refused by name")
 
     noop = {"driver": {"noop": {}}}
@@ -320,19 +322,20 @@ async def nonsense(service):
     await service.submit_refused("invalid_request", {**noop, "kind": "daemon"}, "kind")
     await service.submit_refused("invalid_request", {**noop, "kind": 7}, "kind")
     await service.submit_refused("invalid_request", {**noop, "input": 7}, "input")
+    await service.submit_refused("invalid_request", {**noop, "resources": []}, "resources")
+    await service.submit_refused("invalid_request", {"driver": {"noop": []}}, "driver")
     await service.submit_refused("invalid_request", {**noop, "input": {"base64": "???"}}, "input")
-    await service.submit_refused("invalid_request", {**noop, "resources": {"cpu_millis": -1}}, "cpu_millis")
     await service.submit_refused("invalid_request", {**noop, "resources": {"cpu_millis": 1e99}}, "cpu_millis")
     await service.submit_refused("invalid_request", {**noop, "resources": {"cpu_millis": 1.5}}, "cpu_millis")
     await service.submit_refused("invalid_request", {**noop, "resources": {"memory": "lots"}}, "memory")
     await service.submit_refused("invalid_request", {**noop, "resources": {"memory": "-1MiB"}}, "memory")
     await service.submit_refused("invalid_request", {**noop, "timeout": "soon"}, "timeout")
     await service.submit_refused("invalid_request", {**noop, "timeout": -5}, "timeout")
-    await service.submit_refused("invalid_request", {**noop, "restart": {"multiplier": 1e300}}, "multiplier")
     said("wrong types and words are refused by the name of their field")
 
     for field, value in (
         ("resources", {"cpu_millis": 0}),
+        ("resources", {"cpu_millis": -1}),
         ("resources", {"cpu_millis": 4_000_000_000}),
         ("resources", {"memory": "1KiB"}),
         ("resources", {"memory": "9000TiB"}),
@@ -343,6 +346,7 @@ async def nonsense(service):
         ("restart", {"max_attempts": 0}),
         ("restart", {"jitter": 2}),
         ("restart", {"multiplier": 0.5}),
+        ("restart", {"multiplier": 1e300}),
         ("restart", {"initial_backoff": "2m", "max_backoff": "1m"}),
         ("timeout", "0ms"),
         ("timeout", "99999h"),
@@ -358,14 +362,14 @@ async def nonsense(service):
 
     for name in ("../../etc/passwd", "..", "a/b", "A", "a_b", "", "-a", "a-", "a" * 64, "a b", "a\0", "a\n", "é", "a.b", ">", "*"):
         refusal = await service.refused_somehow("job.submit", {"name": name, "driver": {"noop": {}}})
-        assert refusal.code in ("invalid_request", "invalid_argument"), (name, refusal)
+        assert refusal.code == "invalid_argument", (name, refusal)
         assert "name" in refusal.message, (name, refusal)
     for job in ("../x", "a/../b", "%2e%2e", "", "\0", "x" * 5_000):
         try:
             await service.call("job.get", {"job": job})
             raise AssertionError(f"job {job!r} was found")
         except Refused as refusal:
-            assert refusal.code in ("invalid_request", "invalid_argument"), (job, refusal)
+            assert refusal.code == "invalid_argument", (job, refusal)
     for namespace in ("UPPER", "-a", "a" * 64, "sys-", "a_b"):
         try:
             await service.call("job.list", {}, namespace=namespace)
