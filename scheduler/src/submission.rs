@@ -9,7 +9,7 @@ use outlive_schemas::id::{ExecutorRef, JobRef, Namespace, QueueName, ScheduleNam
 use outlive_schemas::job::{JobSpec, duration_in_range, invalid};
 use outlive_schemas::life::{RollbackRequest, StartRequest, StopRequest, UpdateRequest, VersionsRequest};
 use outlive_schemas::limits;
-use outlive_schemas::queue::{QueuePutRequest, QueueRequest};
+use outlive_schemas::queue::{QueueListRequest, QueuePutRequest, QueueRequest};
 use outlive_schemas::request::{
     CancelRequest, Deadline, DrainExecutorRequest, DrainZoneRequest, EmptyRequest, ExecutorRequest, GRACE_DEFAULT,
     HistoryRequest, HoldRequest, JobRequest, ListRequest, LogsRequest, SubmitManyRequest, WaitRequest, ZoneRequest,
@@ -263,7 +263,8 @@ pub enum LifeAsked {
 pub enum QueueAsked {
     Put(QueuePutRequest),
     Get(QueueName),
-    List,
+    /// All of them, or the one of that name.
+    List(Option<QueueName>),
     Delete(QueueName),
 }
 
@@ -394,10 +395,7 @@ pub fn parse(raw: Raw<'_>, format: Format) -> Result<Request, Rejection> {
         Operation::UndrainZone => Asked::UndrainZone(format.decode::<ZoneRequest>(body)?.zone),
         Operation::PutQueue => Asked::Queue(QueueAsked::Put(format.decode(body)?)),
         Operation::GetQueue => Asked::Queue(QueueAsked::Get(format.decode::<QueueRequest>(body)?.name)),
-        Operation::ListQueues => {
-            format.decode::<EmptyRequest>(body)?;
-            Asked::Queue(QueueAsked::List)
-        }
+        Operation::ListQueues => Asked::Queue(QueueAsked::List(format.decode::<QueueListRequest>(body)?.name)),
         Operation::DeleteQueue => Asked::Queue(QueueAsked::Delete(format.decode::<QueueRequest>(body)?.name)),
     };
     Ok(Request { namespace, origin: origin(raw.request_id, raw.actor)?, trace: None, what })

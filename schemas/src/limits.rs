@@ -132,8 +132,10 @@ pub const ERASURES_MAX: usize = 16;
 pub const COLLECTION_HOLD_MS_MAX: u64 = 3_600_000;
 /// Schedules of all namespaces: what a leader can look through in a moment.
 pub const SCHEDULES_MAX: usize = 10_000;
-/// A schedule's name. With its longest ending, such as `-20260101t000000z-t123`, it is a job's name.
-pub const SCHEDULE_NAME_BYTES_MAX: usize = 41;
+/// A schedule's name. With its ending, such as `-20260101t000000z`, it is a job's name.
+pub const SCHEDULE_NAME_BYTES_MAX: usize = 46;
+/// The same of a schedule whose jobs are arrays: their tasks' names end in an index as well, such as `-99999`.
+pub const ARRAY_SCHEDULE_NAME_BYTES_MAX: usize = 40;
 /// A schedule's expression, and the name of its time zone.
 pub const CRON_BYTES_MAX: usize = 256;
 /// A schedule that should be spread over more than a day should say so in its expression.

@@ -158,6 +158,14 @@ pub struct QueueRequest {
     pub name: QueueName,
 }
 
+/// `queue.list`: all of them, or the one of that name, if it is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueueListRequest {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<QueueName>,
+}
+
 // Events.
 
 /// The queue is set up like this from here on.

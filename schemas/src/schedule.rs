@@ -89,6 +89,9 @@ pub struct ScheduleRequest {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleListRequest {
+    /// Only the one of that name, if it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<ScheduleName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name_prefix: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,11 +112,12 @@ impl Definition {
     /// Checks everything but the expression and the time zone, which the core reads.
     pub fn validate(&self, name: &ScheduleName) -> Result<(), Rejection> {
         let length = name.as_str().len();
-        if length > limits::SCHEDULE_NAME_BYTES_MAX {
-            let what = format!(
-                "has {length} characters; the limit is {}, for its jobs' names are longer",
-                limits::SCHEDULE_NAME_BYTES_MAX
-            );
+        let most = match self.spec.array {
+            None => limits::SCHEDULE_NAME_BYTES_MAX,
+            Some(_) => limits::ARRAY_SCHEDULE_NAME_BYTES_MAX,
+        };
+        if length > most {
+            let what = format!("has {length} characters; the limit is {most}, for its jobs' names are longer");
             return Err(invalid("name", &what));
         }
         for (field, text) in [("cron", &self.cron), ("time_zone", &self.time_zone)] {

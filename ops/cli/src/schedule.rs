@@ -205,7 +205,7 @@ async fn put(args: PutArgs, global: &Global) -> anyhow::Result<()> {
 
 async fn list(args: ListArgs, global: &Global) -> anyhow::Result<()> {
     let client = Client::connect(global).await?;
-    let mut request = ScheduleListRequest { name_prefix: args.name_prefix, limit: None, cursor: None };
+    let mut request = ScheduleListRequest { name_prefix: args.name_prefix, ..ScheduleListRequest::default() };
     let mut schedules: Vec<Value> = Vec::new();
     loop {
         let page = client.ask::<Value>("schedule.list", &request).await?.body;

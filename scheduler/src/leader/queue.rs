@@ -27,7 +27,7 @@ impl Leader {
                 self.seen(&namespace, &request.name, now)
             }
             QueueAsked::Get(name) => self.seen(&namespace, &name, now),
-            QueueAsked::List => Ok(Answer::Queues(view::queues(self.state(), &namespace, now))),
+            QueueAsked::List(only) => Ok(Answer::Queues(view::queues(self.state(), &namespace, only.as_ref(), now))),
             QueueAsked::Delete(name) => {
                 self.propose(Command::DeleteQueue { namespace, origin, name }, now, out)?;
                 Ok(Answer::Deleted)

@@ -281,7 +281,7 @@ impl Scene<'_> {
             };
         }
         let origin = Origin { request_id: None, by: Some(SCHEDULE.into()) };
-        let spec = JobSpec { name: self.job_name(kind, tick), ..(*self.schedule.definition.spec).clone() };
+        let spec = JobSpec { name: self.job_name(tick), ..(*self.schedule.definition.spec).clone() };
         let submitted =
             submit::submit(self.state, self.namespace.clone(), origin, vec![(job, Arc::new(spec))], self.now);
         match submitted {
@@ -319,18 +319,10 @@ impl Scene<'_> {
         events
     }
 
-    /// Nothing where it would be too long, which the limit on schedules' names rules out.
-    fn job_name(&self, kind: TickKind, tick: Timestamp) -> Option<JobName> {
-        let ending = in_a_name(tick);
-        let name = match kind {
-            // A moment within a second whose own tick may be due too.
-            TickKind::Triggered => format!("{}-{ending}-t{:03}", self.name, tick.0 % 1_000),
-            // It was triggered then, and had to wait.
-            TickKind::Waited if !tick.0.is_multiple_of(1_000) => {
-                format!("{}-{ending}-t{:03}", self.name, tick.0 % 1_000)
-            }
-            TickKind::Due | TickKind::Waited => format!("{}-{ending}", self.name),
-        };
-        JobName::new(&name).ok()
+    /// By the second, also where somebody has triggered it within one: a name is free again once the job that had it is
+    /// over, and no tick is started before. Nothing where it would be too long, which the limit on schedules' names
+    /// rules out.
+    fn job_name(&self, tick: Timestamp) -> Option<JobName> {
+        JobName::new(&format!("{}-{}", self.name, in_a_name(tick))).ok()
     }
 }

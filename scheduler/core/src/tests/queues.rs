@@ -67,8 +67,13 @@ fn a_queue_is_put_changed_and_deleted() {
     let scene = scene.when(put_queue("mail", |q| q.weight = 0)).refused(ErrorCode::InvalidArgument, "`weight` is 0");
     // The default one is there without having been put.
     assert_eq!(scene.queue("default").weight, 1);
-    let all = view::queues(&scene.state, &namespace(), scene.time());
-    assert_eq!(all.queues.iter().map(|q| q.name.as_str()).collect::<Vec<_>>(), ["default", "mail"]);
+    let listed = |only: Option<&str>| {
+        let only = only.map(|name| name.parse().unwrap());
+        let found = view::queues(&scene.state, &namespace(), only.as_ref(), scene.time()).queues;
+        found.iter().map(|queue| queue.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(None), ["default", "mail"]);
+    assert_eq!((listed(Some("mail")), listed(Some("post"))), (vec!["mail".to_owned()], vec![]));
 
     let scene = scene.and([joined(A), submitted(job(1), batch().queued("mail"))]);
     let scene = scene.when(delete_queue("mail")).refused(ErrorCode::InUse, "1 waiting and 0 running of 1");

@@ -5,12 +5,13 @@ use crate::calendar::Calendar;
 use crate::schedule::jitter;
 use crate::state::State;
 use crate::{timer, view};
+use outlive_schemas::array::ArraySpec;
 use outlive_schemas::command::Command;
 use outlive_schemas::error::ErrorCode::{self, InUse, InvalidArgument, LimitExceeded, NotFound};
 use outlive_schemas::event::Event;
 use outlive_schemas::id::{JobId, ScheduleName};
 use outlive_schemas::limits;
-use outlive_schemas::schedule::{CatchUp, Definition, Overlap, TickOutcome};
+use outlive_schemas::schedule::{CatchUp, Definition, Overlap, ScheduleListRequest, TickOutcome};
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::Status;
 use outlive_schemas::when::Start;
@@ -105,14 +106,20 @@ fn what_cannot_be_meant_is_refused_by_name() {
     let later = batch().with(|spec| spec.start = Some(Start::Delay(Millis(1))));
     refused(with(later), InvalidArgument, "`spec.start`");
     refused(with(batch().needing(0, 64)), InvalidArgument, "`spec`: `resources.cpu_millis`");
-    let long = Command::PutSchedule {
+    let long = |length: usize, definition: Definition| Command::PutSchedule {
         namespace: namespace(),
         origin: origin(None),
-        schedule: "a".repeat(42).parse().unwrap(),
-        definition: Box::new(every(EACH_SECOND)),
+        schedule: "a".repeat(length).parse().unwrap(),
+        definition: Box::new(definition),
         paused: false,
     };
-    given([]).when(long).refused(InvalidArgument, "`name` has 42 characters; the limit is 41");
+    let scene = given([]).when(long(46, every(EACH_SECOND))).happened().0;
+    let scene =
+        scene.when(long(47, every(EACH_SECOND))).refused(InvalidArgument, "`name` has 47 characters; the limit is 46");
+    // The names of an array's tasks are longer still.
+    let array = || with(batch().with(|spec| spec.array = Some(ArraySpec { count: 2, parallel: None })));
+    let scene = scene.when(long(41, array())).refused(InvalidArgument, "`name` has 41 characters; the limit is 40");
+    scene.when(long(40, array())).happened();
     given([]).when(pause(true)).refused(NotFound, "schedule `nightly`");
 }
 
@@ -244,7 +251,7 @@ fn a_trigger_is_beside_the_ticks() {
     let scene = given([]).when(put(every("@yearly"))).happened().0.at(2_345);
     let (scene, events) = scene.when(trigger(1, Some("t"))).happened();
     assert!(events.iter().all(|envelope| envelope.at == at(2_345)));
-    assert_eq!(scene.job(job(1)).name(job(1)).as_str(), "nightly-20231114t221322z-t345");
+    assert_eq!(scene.job(job(1)).name(job(1)).as_str(), "nightly-20231114t221322z", "as every job of it");
     let scene = scene.when(trigger(2, Some("t"))).nothing();
     let scene = scene.when(trigger(2, None)).refused(InUse, "`overlap` is skip");
     let scene = scene.finish(1).when(pause(true)).happened().0;
@@ -327,13 +334,18 @@ fn schedules_are_listed_by_name_and_in_pages() {
     let (rest, cursor) = list("500,a-12").unwrap();
     assert_eq!((rest.len(), rest[14].as_str(), cursor), (15, "b-20", None));
     assert!(list("0,").is_err() && list("501,").is_err() && list("5,Not A Name").is_err());
+    let named = |name: &str| {
+        let request = ScheduleListRequest { name: Some(name.parse().unwrap()), ..Default::default() };
+        view::schedules(&scene.state, &namespace(), &request).unwrap().schedules.len()
+    };
+    assert_eq!((named("a-13"), named("a")), (1, 0));
 }
 
 /// `limit,cursor`.
-fn page_of(text: &str) -> outlive_schemas::schedule::ScheduleListRequest {
+fn page_of(text: &str) -> ScheduleListRequest {
     let (limit, cursor) = text.split_once(',').unwrap();
     let cursor = (!cursor.is_empty()).then(|| cursor.to_owned());
-    outlive_schemas::schedule::ScheduleListRequest { name_prefix: None, limit: limit.parse().ok(), cursor }
+    ScheduleListRequest { limit: limit.parse().ok(), cursor, ..Default::default() }
 }
 
 // Times, against a slow and plain reading of what `calendar` says of changing clocks.

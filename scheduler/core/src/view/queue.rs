@@ -20,10 +20,11 @@ pub fn queue(state: &State, namespace: &Namespace, name: &QueueName, now: Timest
     Err(Rejection::not_found(format_args!("queue `{name}` in namespace `{namespace}`")))
 }
 
-/// All of a namespace's, by name.
-pub fn queues(state: &State, namespace: &Namespace, now: Timestamp) -> QueueList {
+/// All of a namespace's, by name, or only the one of that name.
+pub fn queues(state: &State, namespace: &Namespace, only: Option<&QueueName>, now: Timestamp) -> QueueList {
     let default = QueueId(namespace.clone(), QueueName::default());
-    let ids: BTreeSet<&QueueId> = state.queues_of(namespace).map(|(id, _)| id).chain([&default]).collect();
+    let known = state.queues_of(namespace).map(|(id, _)| id).chain([&default]);
+    let ids: BTreeSet<&QueueId> = known.filter(|id| only.is_none_or(|only| *only == id.1)).collect();
     QueueList { queues: ids.into_iter().map(|id| seen(state, id, now)).collect() }
 }
 

@@ -67,7 +67,8 @@ pub fn schedules(
     let later = known.into_iter().flat_map(|of| of.range((after.clone(), Bound::Unbounded)));
     let mut found = ScheduleList { schedules: Vec::new(), cursor: None };
     let (mut last, mut bytes) = (None, 0);
-    for (name, schedule) in later.filter(|(name, _)| name.as_str().starts_with(prefix)) {
+    let is_meant = |name: &ScheduleName| request.name.as_ref().is_none_or(|only| only == name);
+    for (name, schedule) in later.filter(|(name, _)| is_meant(name) && name.as_str().starts_with(prefix)) {
         if found.schedules.len() == limit || bytes > limits::MESSAGE_BYTES_MAX / 2 {
             found.cursor = last.map(|name: &ScheduleName| name.to_string());
             break;
