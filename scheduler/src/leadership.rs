@@ -32,7 +32,7 @@ const LET_OTHERS_TRY: Duration = Duration::from_millis(1_000);
 /// Runs a scheduler until `shutdown`, or until something is wrong that waiting does not mend.
 pub async fn run(config: SchedulerConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), SchedulerError> {
     let handle = telemetry::install(metrics::METRICS).map_err(SchedulerError::Telemetry)?;
-    metrics::begin(env!("CARGO_PKG_VERSION"));
+    metrics::begin(env!("CARGO_PKG_VERSION"), &config.zone);
     let readiness = Readiness::default();
     let asked = readiness.clone();
     let _telemetry = match config.listen {

@@ -15,22 +15,44 @@ use metrics::{counter, gauge, histogram};
 use outlive_core::state::Job;
 use outlive_schemas::error::ErrorCode;
 use outlive_schemas::event::{Cause, Envelope, Event};
-use outlive_schemas::id::{Sequence, Term};
+use outlive_schemas::id::{Sequence, Term, Zone};
 use outlive_schemas::schedule::{ScheduleTicked, TickKind, TickOutcome};
 use outlive_schemas::time::Timestamp;
-use outlive_schemas::view::Status;
+use outlive_schemas::view::{ExecutorState, Status};
 use outlive_store::log::bridged::Standing;
 use outlive_store::telemetry::metric::begin_shared;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// What executors have, and attempts set aside.
+const RESOURCES: [&str; 3] = ["cpu_cores", "memory_bytes", "slots"];
 /// Ways for a snapshot to end.
 const SNAPSHOT_OUTCOMES: [&str; 2] = ["ready", "failed"];
 
-/// Begins every series whose labels are known beforehand: what is there as 0 has a rate from the first time on.
-pub fn begin(version: &'static str) {
+/// Begins every series whose labels are known beforehand: what is there as 0 has a rate from the first time on. What
+/// only the leader has values of is there as well, of zones the scheduler's own.
+pub fn begin(version: &'static str, zone: &Zone) {
     begin_shared(version, "scheduler");
-    for name in ["outlive_leader", "outlive_term", "outlive_log_sequence", "outlive_log_bridge_pending_commits"] {
+    for name in [
+        "outlive_leader",
+        "outlive_term",
+        "outlive_log_sequence",
+        "outlive_log_bridge_pending_commits",
+        "outlive_witness_lag_commits",
+        "outlive_checkpoint_age_seconds",
+        "outlive_heartbeat_age_seconds",
+    ] {
         gauge!(name).set(0.0);
+    }
+    for status in Status::ALL {
+        gauge!("outlive_jobs", "status" => status.as_str()).set(0.0);
+    }
+    for state in ExecutorState::ALL {
+        gauge!("outlive_executors", "zone" => zone.to_string(), "state" => state.as_str()).set(0.0);
+    }
+    for resource in RESOURCES {
+        for name in ["outlive_executor_capacity", "outlive_executor_allocated"] {
+            gauge!(name, "zone" => zone.to_string(), "resource" => resource).set(0.0);
+        }
     }
     for name in [
         "outlive_leader_changes_total",

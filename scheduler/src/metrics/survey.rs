@@ -146,7 +146,7 @@ fn capacity(board: &mut Board, state: &State) {
         }
     }
     for (zone, sums) in zones {
-        for (resource, (capacity, allocated)) in ["cpu_cores", "memory_bytes", "slots"].into_iter().zip(sums) {
+        for (resource, (capacity, allocated)) in super::RESOURCES.into_iter().zip(sums) {
             let labels = [("zone", zone), ("resource", resource)];
             board.set("outlive_executor_capacity", &labels, capacity);
             board.set("outlive_executor_allocated", &labels, allocated);

@@ -60,7 +60,7 @@ fn submit(leader: &mut Leader) {
 fn the_names_types_labels_and_help_are_those_of_the_docs() {
     let recorder = recorder(METRICS);
     metrics::with_local_recorder(&recorder, || {
-        begin("0.1.0");
+        begin("0.1.0", &"a".parse().expect("a zone"));
         let mut leader = leader();
         submit(&mut leader);
         // Shown while it leads; it is what is there that is looked at here.
@@ -85,7 +85,7 @@ fn the_names_types_labels_and_help_are_those_of_the_docs() {
 fn who_leads_no_more_shows_nothing_of_what_it_knew() {
     let recorder = recorder(METRICS);
     metrics::with_local_recorder(&recorder, || {
-        begin("0.1.0");
+        begin("0.1.0", &"a".parse().expect("a zone"));
         let mut leader = leader();
         submit(&mut leader);
         let mut survey = Survey::default();
@@ -107,6 +107,25 @@ fn who_leads_no_more_shows_nothing_of_what_it_knew() {
             assert!(left.is_empty(), "{left:?}");
         }
     });
+}
+
+#[test]
+fn who_never_led_shows_what_the_contract_names() {
+    let recorder = recorder(METRICS);
+    metrics::with_local_recorder(&recorder, || begin("0.1.0", &"a".parse().expect("a zone")));
+    let shown = recorder.handle().render();
+    for line in [
+        "outlive_leader 0",
+        "outlive_witness_lag_commits 0",
+        "outlive_jobs{status=\"rolling_back\"} 0",
+        "outlive_executors{zone=\"a\",state=\"ready\"} 0",
+        "outlive_executor_capacity{zone=\"a\",resource=\"cpu_cores\"} 0",
+        "outlive_executor_allocated{zone=\"a\",resource=\"slots\"} 0",
+        "outlive_checkpoint_age_seconds 0",
+        "outlive_heartbeat_age_seconds 0",
+    ] {
+        assert!(shown.contains(line), "{line} is not in:\n{shown}");
+    }
 }
 
 #[test]
