@@ -194,7 +194,7 @@ impl Before {
         let mut jobs = Vec::new();
         for (id, before) in &self.jobs {
             let Some(Some(view)) = views.get(id) else { continue };
-            if view.attempt != before.attempt || !is_settled(view) {
+            if was_hit(before, view) {
                 jobs.push(self.job(before, view).await);
             }
         }
@@ -309,6 +309,11 @@ fn is_not_found(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Failure::Refused(rejection)) if rejection.code == ErrorCode::NotFound)
 }
 
+/// Whether the job has been moved, or is away. One that held no executor before waits for something else.
+fn was_hit(before: &JobView, view: &JobView) -> bool {
+    view.attempt != before.attempt || (before.executor.is_some() && !is_settled(view))
+}
+
 fn is_settled(view: &JobView) -> bool {
     view.status == Status::Running || view.status == Status::Stopped || view.status.is_final()
 }
@@ -320,4 +325,32 @@ fn is_back(before: &JobView, view: &JobView) -> bool {
 
 fn millis(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn job(status: &str, attempt: u32, executor: Option<&str>) -> JobView {
+        let view = json!({
+            "id": "0197f3c8-0000-7000-8000-000000000001", "namespace": "default", "name": "counter", "kind": "service",
+            "version": 1, "status": status, "reason": null, "attempt": attempt, "executor": executor, "zone": null,
+            "restarts": 0, "checkpoint": null, "last_recovery": null, "next_try_at": null,
+            "submitted_at": "2026-01-01T00:00:00.000Z", "started_at": null, "finished_at": null, "exit_code": null,
+            "result": null, "labels": {},
+        });
+        serde_json::from_value(view).expect("a view")
+    }
+
+    #[test]
+    fn a_job_that_waited_before_was_not_hit() {
+        let before = job("running", 1, Some("executor-a-1"));
+        assert!(was_hit(&before, &job("running", 2, Some("executor-b-1"))));
+        assert!(was_hit(&before, &job("restarting", 1, None)));
+        assert!(!was_hit(&before, &before));
+        let waits = job("pending", 0, None);
+        assert!(!was_hit(&waits, &waits));
+        assert!(was_hit(&waits, &job("running", 1, Some("executor-b-1"))));
+    }
 }
