@@ -178,8 +178,7 @@ fn deliberate_bugs_are_found() {
     assert_eq!(CASES.len() + 1, Sabotage::ALL.len(), "each other has its case");
     let mut missed = Vec::new();
     for Case { sabotage, focus, lose_tail, schedules, steps, first, within, says } in CASES {
-        let options =
-            Options { steps, sabotage: Some(sabotage), focus, lose_tail, schedules, ..Options::default() };
+        let options = Options { steps, sabotage: Some(sabotage), focus, lose_tail, schedules, ..Options::default() };
         let violation = |seed| sim::run(seed, &options).violation;
         let found = (first..first + within).find_map(|seed| violation(seed).map(|violation| (seed, violation)));
         let Some((seed, violation)) = found else {

@@ -193,9 +193,11 @@ mod tests {
         fn submitted(&mut self, number: u8, array: bool, parent: Option<(u8, Condition)>) -> &mut Scene {
             let mut spec = JobSpec::new(Driver::Noop(NoopSpec {}));
             spec.array = array.then_some(ArraySpec { count: 3, parallel: Some(2) });
-            spec.depends_on = parent.map(|(on, until)| Dependency { job: JobRef::Id(id(on)), until }).into_iter().collect();
+            spec.depends_on =
+                parent.map(|(on, until)| Dependency { job: JobRef::Id(id(on)), until }).into_iter().collect();
             let (namespace, spec) = ("default".parse().unwrap(), Arc::new(spec));
-            self.sees(Event::JobSubmitted(JobSubmitted { job: id(number), namespace, request_id: None, spec })).unwrap();
+            self.sees(Event::JobSubmitted(JobSubmitted { job: id(number), namespace, request_id: None, spec }))
+                .unwrap();
             let parents: Vec<JobId> = parent.map(|(on, _)| id(on)).into_iter().collect();
             if !parents.is_empty() {
                 self.sees(Event::JobDepends(JobDepends { job: id(number), parents })).unwrap();
