@@ -256,11 +256,9 @@ impl Checkers {
                 self.deleted.insert(e.job);
             }
             Event::ExecutorLost(e) if e.reason != LossReason::Left => self.losses += 1,
-            Event::JobRestarting(e) => {
-                if e.cause.is_own_doing() && !self.really(e.job, e.attempt).reported_end {
-                    let (attempt, job) = (e.attempt, short(e.job));
-                    return Err(format!("attempt {attempt} of {job} is said to have ended, and has not"));
-                }
+            Event::JobRestarting(e) if e.cause.is_own_doing() && !self.really(e.job, e.attempt).reported_end => {
+                let (attempt, job) = (e.attempt, short(e.job));
+                return Err(format!("attempt {attempt} of {job} is said to have ended, and has not"));
             }
             _ => {}
         }
