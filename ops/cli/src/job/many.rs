@@ -38,7 +38,7 @@ pub struct RetryArgs {
     #[arg(long, conflicts_with_all = ["job", "status", "name_prefix", "label"])]
     all: bool,
     /// Of an array these tasks, and not all that failed or were cancelled
-    #[arg(long, value_name = "INDEXES", requires = "job")]
+    #[arg(long, value_name = "INDEXES", requires = "job", conflicts_with_all = ["all", "status", "name_prefix", "label"])]
     indexes: Option<Indexes>,
     #[command(flatten)]
     filter: Filter,

@@ -150,7 +150,13 @@ async fn tasks_of_an_array_are_named_by_their_indexes() {
     let outcome = stage.run(&["job", "cancel", "resize", "--indexes", "9-3"]).await;
     assert_eq!(outcome.code, Some(2));
     assert!(outcome.err.contains("`9-3` is no set of indexes below 100000, such as 3,7-9"), "{}", outcome.err);
-    for wrong in [&["job", "retry", "--all", "--indexes", "3"][..], &["job", "kill", "resize", "--indexes", "3"]] {
+    for wrong in [
+        &["job", "retry", "--indexes", "3"][..],
+        // It must not be taken for all jobs.
+        &["job", "retry", "--all", "--indexes", "3"],
+        &["job", "retry", "--status", "failed", "--indexes", "3"],
+        &["job", "kill", "resize", "--indexes", "3"],
+    ] {
         assert_eq!(stage.run(wrong).await.code, Some(2), "{wrong:?}");
     }
     assert_eq!(seen.lock().expect("no panic before").len(), 2, "what is no set of indexes is not sent");
