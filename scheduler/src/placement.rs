@@ -1,16 +1,12 @@
 //! view → plan → commands. No scoring here: `plan` ranks, and `decide` checks each proposal again.
 
 use outlive_core::plan::{Hints, Plan, plan};
-use outlive_core::state::State;
+use outlive_core::state::{EXCLUSIVE_WAIT, State};
 use outlive_schemas::command::{Command, LossReason};
 use outlive_schemas::event::Cause;
 use outlive_schemas::id::JobId;
 use outlive_schemas::limits;
-use outlive_schemas::time::{Millis, Timestamp};
-
-/// From an executor's last sign of life until an exclusive job of its may run elsewhere: by then its lease, which is
-/// what keeps the attempt's shim from killing it, is over, with room for clocks that do not run alike.
-const EXCLUSIVE_WAIT: Millis = Millis(7_000);
+use outlive_schemas::time::Timestamp;
 
 /// One round of planning.
 pub fn round(state: &State, hints: &Hints, now: Timestamp) -> Plan {

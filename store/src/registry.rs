@@ -38,6 +38,10 @@ pub trait Registry: Send + Sync + 'static {
     /// Whether one executor's entry is there.
     async fn holds(&self, executor: ExecutorId) -> Result<bool, RegistryError>;
 
+    /// Ends the entries of all executors, and the leases behind them: who is there enters anew, and what rests on such a
+    /// lease ends. Returns how many there were.
+    async fn end_executors(&self) -> Result<usize, RegistryError>;
+
     /// Makes a scheduler known, with whatever `value` it wants to tell, as text. A scheduler that comes back under
     /// its name takes its entry over.
     async fn register_scheduler(&self, name: &SchedulerName, value: &str)

@@ -100,6 +100,13 @@ fn what_is_tried_again_begins_anew_and_ends() {
     assert!(retried >= 60, "only {retried} jobs were tried again");
 }
 
+/// An executor that nobody hears for longer than an end is waited for holds its lease, and runs what it has.
+#[test]
+fn what_must_never_run_twice_is_not_given_up() {
+    let options = Options { steps: 20_000, life: true, focus: &[Kind::LongCutFromNats], ..Options::default() };
+    each((0..30).map(|seed| (seed, options)));
+}
+
 #[test]
 fn seeds_that_failed_once_hold() {
     each(ONCE_FAILED.iter().map(|&(seed, steps)| (seed, Options { steps, ..Options::default() })));
@@ -145,6 +152,9 @@ const fn misread(sabotage: Sabotage, within: u64, says: &'static str) -> Case {
     Case { schedules, says, ..case }
 }
 
+/// They show in one seed of hundreds, and are tried by hand.
+const BY_HAND: [Sabotage; 3] = [Sabotage::AnyLeaseWillDo, Sabotage::LeasesOutliveTheLoss, Sabotage::LossOverlooked];
+
 const CASES: [Case; 23] = [
     case(Sabotage::FenceOff, &[Kind::Depose, Kind::CutFromLog, Kind::PauseScheduler], 20),
     case(Sabotage::TimeoutTakenForAbsence, &[Kind::CutOneWay, Kind::PauseExecutor], 10),
@@ -165,17 +175,17 @@ const CASES: [Case; 23] = [
     misread(Sabotage::TickTakenAnew, 10, "is taken, and"),
     misread(Sabotage::TickForgotten, 10, "is taken, and"),
     misread(Sabotage::DependenciesForgotten, 20, "for which it waits"),
-    misread(Sabotage::TaskLetGoAnew, 40, "is let go twice"),
-    misread(Sabotage::ParallelForgotten, 40, "are on their way at once"),
+    // A task must have ended before a leader does.
+    Case { steps: 10_000, ..misread(Sabotage::TaskLetGoAnew, 10, "is let go twice") },
+    misread(Sabotage::ParallelForgotten, 10, "are on their way at once"),
     misread(Sabotage::QueuesForgotten, 20, "of QueueId("),
-    misread(Sabotage::KeysForgotten, 40, "run with Concurrency"),
+    misread(Sabotage::KeysForgotten, 20, "run with Concurrency"),
 ];
 
 /// A checker that finds nothing where something is wrong would be worse than none.
 #[test]
 fn deliberate_bugs_are_found() {
-    // `AnyLeaseWillDo` shows in one seed of hundreds: it is tried by hand.
-    assert_eq!(CASES.len() + 1, Sabotage::ALL.len(), "each other has its case");
+    assert_eq!(CASES.len() + BY_HAND.len(), Sabotage::ALL.len(), "each has its case");
     let mut missed = Vec::new();
     for Case { sabotage, focus, lose_tail, schedules, steps, first, within, says } in CASES {
         let options = Options { steps, sabotage: Some(sabotage), focus, lose_tail, schedules, ..Options::default() };

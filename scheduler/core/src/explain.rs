@@ -39,7 +39,7 @@ fn in_queue(state: &State, id: JobId, job: &Job, now: Timestamp) -> InQueue {
     let hold = admission::hold(state, job, now);
     let next_try_at = match &hold {
         _ if job.ready_at > now => Some(job.ready_at),
-        hold => hold.as_ref().and_then(Hold::until),
+        hold => hold.as_ref().and_then(Hold::until).or_else(|| state.held_alone(job, now)),
     };
     let held_by = hold.as_ref().map(Hold::by);
     InQueue { name: job.spec.queue.clone(), priority: job.spec.priority, ahead, held_by, next_try_at }
@@ -84,6 +84,12 @@ fn summary(state: &State, id: JobId, job: &Job, refused: usize, now: Timestamp) 
             format!("attempt {} ended{because}; the next is tried at {}", job.attempt, job.ready_at)
         }
         _ if job.is_queued() => {
+            if let Some(until) = state.held_alone(job, now) {
+                return format!(
+                    "it is exclusive, and the log goes on from a restored or a lost end: until {until} an attempt may \
+                     run of which it does not tell"
+                );
+            }
             if let Some(hold) = admission::hold(state, job, now) {
                 return format!("it waits in queue `{}`: {hold}", job.spec.queue);
             }

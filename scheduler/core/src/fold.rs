@@ -15,7 +15,8 @@ use crate::array::Array;
 use crate::life::Change;
 use crate::queue::Turn;
 use crate::state::{
-    Drain, Executor, Index, Job, Loss, Placed, Recovering, Recovery, STOP_CONFIRMATION, State, StopOrder,
+    Drain, EXCLUSIVE_WAIT, Executor, Index, Job, Loss, Placed, Recovering, Recovery, STOP_CONFIRMATION, State,
+    StopOrder,
 };
 use compact_str::CompactString;
 use outlive_schemas::array::task_id;
@@ -182,6 +183,9 @@ fn same_attempt(job: &Job, attempt: Attempt) -> Applied {
 fn term_started(state: &mut State, at: Timestamp, e: &event::TermStarted) -> Applied {
     if state.term.as_ref().is_some_and(|(newest, _)| newest.term > e.term) {
         return Err("its term is below one that was there before");
+    }
+    if state.term.as_ref().is_some_and(|(newest, _)| newest.term.generation() < e.term.generation()) {
+        state.exclusive_held_until = at + EXCLUSIVE_WAIT;
     }
     state.term = Some((e.clone(), at));
     Ok(())

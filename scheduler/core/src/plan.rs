@@ -16,7 +16,7 @@ mod fleet;
 mod rank;
 
 use crate::queue::{Lines, QueueId, Rung, Shape, Turn, share};
-use crate::state::State;
+use crate::state::{Job, State};
 use admission::{Gate, Keys, key_hold};
 use fleet::{Fleet, Suitable};
 use outlive_schemas::executor::Capacity;
@@ -153,9 +153,10 @@ impl<'a> Round<'a> {
             if self.is_over() {
                 return;
             }
-            let Some(job) = self.state.jobs.get(&id).filter(|job| job.is_queued() && job.ready_at <= self.now) else {
-                continue;
+            let is_ready = |job: &Job| {
+                job.is_queued() && job.ready_at <= self.now && self.state.held_alone(job, self.now).is_none()
             };
+            let Some(job) = self.state.jobs.get(&id).filter(|job| is_ready(job)) else { continue };
             let Some(queue) = self.queues.iter().position(|queue| *queue.id == job.queue()) else { continue };
             let is_held = self.queues[queue].gate.hold(job.turn()).is_some() || {
                 let of: &'a QueueId = self.queues[queue].id;
@@ -245,8 +246,11 @@ impl<'a> Round<'a> {
 
     /// The next job of a line that is ready.
     fn next_of(&mut self, line: usize) -> Option<Head> {
-        let settled = &self.settled;
-        let &(ready_at, job) = self.lines[line].waiting.find(|(_, job)| !settled.contains(job))?;
+        let (state, now, settled) = (self.state, self.now, &self.settled);
+        let held = now < state.exclusive_held_until;
+        let is_held = |job: &JobId| held && state.jobs.get(job).is_some_and(|job| job.spec.exclusive);
+        let waiting = &mut self.lines[line].waiting;
+        let &(ready_at, job) = waiting.find(|(_, job)| !settled.contains(job) && !is_held(job))?;
         (ready_at <= self.now).then(|| {
             let priority = self.lines[line].rung.priority;
             Head { priority, alike: self.alike(line), ready_at, job, line }

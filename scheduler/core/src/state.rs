@@ -64,6 +64,10 @@ pub struct State {
     /// Nothing is collected before this.
     #[serde(default)]
     pub collection_held_until: Timestamp,
+    /// Before this no exclusive job is placed: a generation has begun, and attempts may still run of which the log does
+    /// not tell, for it has lost what did.
+    #[serde(default)]
+    pub exclusive_held_until: Timestamp,
 
     /// Queues that were put, and whose turn it is among all.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -244,6 +248,9 @@ pub struct Loss {
     pub at: Timestamp,
 }
 
+/// From an executor's last sign of life until an exclusive job of its may run elsewhere: by then its lease, which is
+/// what keeps the attempt's shim from killing it, is over, with room for clocks that do not run alike.
+pub const EXCLUSIVE_WAIT: Millis = Millis(7_000);
 /// How long after its grace an executor may take to confirm a stop.
 pub(crate) const STOP_CONFIRMATION: Millis = Millis::secs(30);
 /// How long after a drain's deadline an executor may take to say that it has given an attempt back.
@@ -457,6 +464,11 @@ impl State {
 
     pub fn live_jobs(&self) -> u64 {
         self.index.counts.iter().filter(|(status, _)| !status.is_final()).map(|(_, n)| n).sum()
+    }
+
+    /// Until when a job must not be placed that must never run twice, where it is one.
+    pub fn held_alone(&self, job: &Job, now: Timestamp) -> Option<Timestamp> {
+        (job.spec.exclusive && now < self.exclusive_held_until).then_some(self.exclusive_held_until)
     }
 
     /// The drain that an executor is under, its own or its zone's; of two the one that ends sooner.

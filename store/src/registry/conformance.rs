@@ -49,8 +49,17 @@ pub async fn conforms(registry: &dyn Registry) {
     first.leave().await;
     tokio::time::timeout(BOUND, first.lost()).await.expect("who left is lost");
     assert!(!registry.holds(one.id).await.expect("in reach"));
-    assert_eq!(listed(registry).await, [two]);
+    assert_eq!(listed(registry).await, [two.clone()]);
     first.leave().await;
+
+    let third = registered(registry, &one).await;
+    assert_eq!(registry.end_executors().await.expect("in reach"), 2);
+    for ended in [&second, &third] {
+        tokio::time::timeout(BOUND, ended.lost()).await.expect("its lease was ended");
+    }
+    assert_eq!(listed(registry).await, []);
+    assert_eq!(registry.end_executors().await.expect("in reach"), 0);
+    let second = registered(registry, &two).await;
 
     let name: SchedulerName = "scheduler-a".parse().expect("the suite's names are names");
     let earlier = registry.register_scheduler(&name, "first").await.expect("in reach");

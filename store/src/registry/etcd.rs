@@ -79,6 +79,14 @@ impl Registry for EtcdRegistry {
         Ok(found.is_some())
     }
 
+    async fn end_executors(&self) -> Result<usize, RegistryError> {
+        let entries = self.entries(&self.executors).await?;
+        for entry in entries.iter().filter(|entry| entry.lease() != 0) {
+            self.etcd.revoke(entry.lease(), self.ttl).await.map_err(unavailable)?;
+        }
+        Ok(entries.len())
+    }
+
     async fn register_scheduler(
         &self,
         name: &SchedulerName,

@@ -101,6 +101,12 @@ impl Registry for MemoryRegistry {
         Ok(self.reach()?.entries.contains_key(&Key::Executor(executor)))
     }
 
+    async fn end_executors(&self) -> Result<usize, RegistryError> {
+        let there = self.list().await?;
+        there.iter().for_each(|executor| self.expire(executor.id));
+        Ok(there.len())
+    }
+
     async fn register_scheduler(
         &self,
         name: &SchedulerName,

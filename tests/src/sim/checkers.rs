@@ -48,8 +48,6 @@ pub struct LostTail {
     pub first: Sequence,
     pub last: Sequence,
     pub at: Micros,
-    /// Whether the witness or an executor knows of one of them.
-    pub known: bool,
 }
 
 /// Commits between two images.
@@ -352,6 +350,18 @@ impl Checkers {
         self.acknowledged = last;
     }
 
+    /// The log's end.
+    pub fn end(&self) -> (Sequence, ChainHash) {
+        (self.seq, self.chain)
+    }
+
+    /// An operator has given up what was lost: all holds again for what there is.
+    pub fn loss_is_accepted(&mut self) {
+        self.lost_tail = None;
+        let (truth, deleted) = (&self.truth, &self.deleted);
+        self.promised.retain(|job| truth.jobs.contains_key(job) || deleted.contains(job));
+    }
+
     /// What was begun for a job that is over, and has not come to an end.
     pub fn unfinished(&self) -> Option<String> {
         let lives = self.truth.jobs.iter().filter_map(|(id, job)| Some((id, job.life.as_ref()?)));
@@ -566,7 +576,7 @@ pub fn process_runs(job: JobId, attempt: Attempt, host: usize, exclusive: bool, 
     env.checkers.really(job, attempt).ran = true;
     let running = env.checkers.running.entry(job).or_default();
     running.insert((attempt, host));
-    // After acknowledged commits were lost, a leader cannot know what they had placed.
+    // After acknowledged commits were lost, and until that is noticed, a leader cannot know what they had placed.
     if exclusive && running.len() > 1 && env.checkers.lost_tail.is_none() {
         let running = format!("{running:?}");
         env.checkers.fail(format!("{} is exclusive and runs more than once: {running}", short(job)));
@@ -588,8 +598,8 @@ pub fn restored(job: JobId, attempt: Attempt, from: CheckpointRef, files: &[Byte
     }
 }
 
-/// Whether the witness or some executor knows of a commit from `first` on.
-pub fn is_known(env: &Env, first: Sequence, seen: impl Iterator<Item = Sequence>) -> bool {
+/// The newest commit that the witness or some executor knows of.
+pub fn newest_known(env: &Env, seen: impl Iterator<Item = Sequence>) -> Sequence {
     let witness = env.etcd.witness().and_then(|body| Witness::decode(body).ok());
-    witness.is_some_and(|witness| witness.seq >= first) || seen.into_iter().any(|seq| seq >= first)
+    seen.chain(witness.map(|witness| witness.seq)).max().unwrap_or_default()
 }

@@ -284,14 +284,14 @@ impl ClientNode {
                 executors.chain(truth.drained_zones.keys().cloned().map(Asked::UndrainZone)).collect();
             drained.into_iter().for_each(|undrain| self.ask(undrain, env));
         }
+        // And jobs that have been stopped, whatever they are.
+        let is_endless = |job: &Job| job.spec.kind == JobKind::Service || job.status == Status::Stopped;
         let services: Vec<JobId> = env
             .checkers
             .truth
             .jobs
             .iter()
-            .filter(|(_, job)| {
-                job.spec.kind == JobKind::Service && !job.status.is_final() && job.status != Status::Stopping
-            })
+            .filter(|(_, job)| is_endless(job) && !job.status.is_final() && job.status != Status::Stopping)
             .map(|(id, _)| *id)
             .collect();
         if self.open.is_empty() {

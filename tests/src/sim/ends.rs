@@ -142,16 +142,21 @@ impl Ends {
             return Err(format!("{} is tried again, and it is {end:?}", short(job)));
         }
         let count = state.jobs.get(&job).and_then(|job| job.spec.array).map_or(0, |array| array.count);
-        for (index, task) in (0..count).map(|index| (index, task_id(job, index))) {
-            if self.over.get(&task) != Some(&Status::Succeeded) {
-                self.over.remove(&task);
-                self.released.entry(job).or_default().remove(&index);
-            }
-        }
+        self.wait_again(job, 0..count);
         for awaited in self.awaited.get_mut(&job).into_iter().flatten().filter(|awaited| !awaited.is_met()) {
             awaited.end = self.over.get(&awaited.parent).copied();
         }
         Ok(())
+    }
+
+    /// Those of these tasks that are not well.
+    fn wait_again(&mut self, array: JobId, tasks: impl Iterator<Item = u32>) {
+        for (index, task) in tasks.map(|index| (index, task_id(array, index))) {
+            if self.over.get(&task) != Some(&Status::Succeeded) {
+                self.over.remove(&task);
+                self.released.entry(array).or_default().remove(&index);
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use outlive_schemas::executor::Registration;
 use outlive_schemas::id::{ExecutorId, Sequence, Term};
 use outlive_store::bridge::BridgeError;
 use outlive_store::log::Stored;
+use outlive_store::witness::Witness;
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
@@ -87,6 +88,8 @@ struct Lease {
 #[derive(Debug, Default)]
 pub struct Etcd {
     revision: u64,
+    /// What terms are counted from.
+    base: u64,
     next_lease: u64,
     leases: BTreeMap<u64, Lease>,
     leader: Option<LeaderKey>,
@@ -118,6 +121,18 @@ impl Etcd {
         self.leases.values_mut().for_each(|lease| lease.until = now + lease.ttl);
     }
 
+    /// Terms begin anew, above all that there were; while nobody leads.
+    pub fn begin_generation(&mut self) {
+        assert!(self.leader.is_none(), "nobody leads");
+        self.base = Term(self.base + self.revision).next_generation().0;
+    }
+
+    /// Whatever stands there.
+    pub fn put_witness(&mut self, witness: Witness) {
+        self.revision += 1;
+        self.witness = Some(witness.encode());
+    }
+
     fn end(&mut self, lease: u64) -> Option<Term> {
         self.leases.remove(&lease)?;
         self.revision += 1;
@@ -146,6 +161,12 @@ pub fn depose(env: &mut Env) {
     if let Some(key) = env.etcd.leader {
         end(env, key.lease);
     }
+}
+
+/// Ends the leases of all executors.
+pub fn end_executors(env: &mut Env) {
+    let leases: Vec<u64> = env.etcd.executors.values().map(|(lease, _)| *lease).collect();
+    leases.into_iter().for_each(|lease| end(env, lease));
 }
 
 fn end(env: &mut Env, lease: u64) {
@@ -191,7 +212,7 @@ pub fn serve(env: &mut Env, _from: Node, request: EtcdRequest) -> Option<EtcdRep
                 EtcdReply::Held
             } else {
                 etcd.revision += 1;
-                let term = Term(etcd.revision);
+                let term = Term(etcd.base + etcd.revision);
                 etcd.leader = Some(LeaderKey { term, scheduler, nonce, lease });
                 say!(env, "etcd        scheduler-{scheduler} is elected for term {term}");
                 EtcdReply::Won(term)

@@ -82,6 +82,16 @@ pub fn serve(env: &mut Env, from: Node, request: LogRequest) -> Option<LogReply>
     }
 }
 
+/// What follows on the log's end.
+pub fn put(env: &mut Env, body: Bytes) -> Stored {
+    env.log.messages.push(body.clone());
+    let seq = env.log.last();
+    env.log.known.insert(blake3::hash(&body).into(), seq);
+    let stored = Stored { seq, body };
+    super::checkers::stored(env, &stored);
+    stored
+}
+
 fn append(env: &mut Env, from: Node, expected: Sequence, body: Bytes) -> LogReply {
     let id: [u8; 32] = blake3::hash(&body).into();
     if env.log.known.contains_key(&id) {
@@ -90,12 +100,8 @@ fn append(env: &mut Env, from: Node, expected: Sequence, body: Bytes) -> LogRepl
     if env.log.last() != expected && !env.is(Sabotage::FenceOff) {
         return LogReply::Settle;
     }
-    env.log.messages.push(body.clone());
-    let seq = env.log.last();
-    env.log.known.insert(id, seq);
-    say!(env, "log         {from}'s commit {seq} is stored");
-    let stored = Stored { seq, body };
-    super::checkers::stored(env, &stored);
+    let stored = put(env, body);
+    say!(env, "log         {from}'s commit {} is stored", stored.seq);
     // Republished to whoever follows, at most once.
     for node in env.net.nodes() {
         if let Node::Scheduler(_) = node

@@ -51,10 +51,14 @@ pub enum Sabotage {
     QueuesForgotten,
     /// A new leader knows nothing of the limits of concurrency keys.
     KeysForgotten,
+    /// Who accepts a loss leaves the executors' leases as they are.
+    LeasesOutliveTheLoss,
+    /// A new leader waits for nobody before it has exclusive jobs begun.
+    LossOverlooked,
 }
 
 impl Sabotage {
-    pub const ALL: [Sabotage; 24] = [
+    pub const ALL: [Sabotage; 26] = [
         Sabotage::FenceOff,
         Sabotage::TimeoutTakenForAbsence,
         Sabotage::CheckpointBeforeUpload,
@@ -79,6 +83,8 @@ impl Sabotage {
         Sabotage::ParallelForgotten,
         Sabotage::QueuesForgotten,
         Sabotage::KeysForgotten,
+        Sabotage::LeasesOutliveTheLoss,
+        Sabotage::LossOverlooked,
     ];
 
     pub fn name(self) -> String {

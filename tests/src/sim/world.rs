@@ -1,6 +1,7 @@
 //! A whole Outlive in one thread: it is started, broken as the seed says, healed, and brought to its end.
 
-use super::checkers::{self, LostTail};
+mod loss;
+
 use super::client::ClientNode;
 use super::clock::NodeClock;
 use super::env::{Env, Event, Happening, MS, Micros, Node, SECOND, say};
@@ -10,7 +11,6 @@ use super::sabotage::Sabotage;
 use super::scheduler::SchedulerNode;
 use super::trace::Trace;
 use super::{Options, Report};
-use outlive_schemas::id::Sequence;
 use outlive_schemas::view::Status;
 
 const ZONES: [&str; 3] = ["a", "b", "c"];
@@ -382,62 +382,5 @@ impl World {
         // A process may be told to go only a moment later; what is never told would be found by the next check.
         let _ = running;
         say!(self.env, "            everything has come to its end");
-    }
-
-    /// The log loses acknowledged commits. Whoever knows of them says so, loudly; nobody goes on as if nothing were.
-    fn break_log(&mut self) {
-        let last = self.env.log.last();
-        let lost = self.env.chance.between(1, 6).min(last.0.saturating_sub(1));
-        let first = Sequence(last.0 - lost + 1);
-        let acknowledged = self.env.checkers.acknowledged;
-        if lost == 0 || acknowledged < first {
-            return;
-        }
-        let seen: Vec<Sequence> = self.executors.iter().filter_map(ExecutorNode::told).map(|told| told.seq).collect();
-        let known = checkers::is_known(&self.env, first, seen.into_iter());
-        say!(self.env, "fault       the log loses commits {first} to {last}; known: {known}");
-        self.env.checkers.lost_tail = Some(LostTail { first, last, at: self.env.now, known });
-        let lost = self.env.log.messages[first.0 as usize - 1..].to_vec();
-        self.env.log.lose_tail(Sequence(first.0 - 1));
-        let messages = self.env.log.messages.clone();
-        let key = self.env.log_key.clone();
-        self.env.checkers.lose_tail(&key, &messages);
-        // The power cut that took it took every scheduler as well, or not.
-        if self.env.chance.coin() {
-            for i in 0..self.schedulers.len() {
-                self.kill(Node::Scheduler(i));
-            }
-        }
-        self.heal();
-        // A log at rest tells nothing: it is written to.
-        self.client.reopen();
-        let until = self.env.now + 60 * SECOND;
-        let mut looked = 0;
-        while self.env.now < until {
-            if !self.step() {
-                return;
-            }
-            if self.env.now > looked + SECOND {
-                looked = self.env.now;
-                for node in self.env.net.nodes() {
-                    self.start(node);
-                }
-            }
-        }
-        // A copy that was still on its way may have put back what was lost, byte for byte.
-        let there =
-            lost.iter().enumerate().all(|(i, body)| self.env.log.get(Sequence(first.0 + i as u64)) == Some(body));
-        if there {
-            return;
-        }
-        let leads = self.schedulers.iter().find(|scheduler| scheduler.is_leading()).map(|s| s.name.clone());
-        if let Some(name) = leads.filter(|_| known) {
-            self.env
-                .checkers
-                .fail(format!("commits {first} to {last} are lost, which somebody knows, and {name} leads"));
-        }
-        if known && self.env.checkers.refusals.is_empty() {
-            self.env.checkers.fail(format!("commits {first} to {last} are lost, and nobody has said so"));
-        }
     }
 }

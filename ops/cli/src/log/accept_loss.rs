@@ -2,9 +2,9 @@
 //!
 //! A scheduler that cannot find the witnessed commit in the log refuses to lead. Where the commits cannot be brought
 //! back, this is how an operator says: go on without them. It begins a new generation of terms, so that executors that
-//! have seen the lost commits begin anew instead of stopping every leader; it appends a commit that says who gave up
-//! what; and it makes the witness say that the log ends there. In this order, so that whoever is stopped half-way can
-//! do it again.
+//! have seen the lost commits begin anew instead of stopping every leader; it ends their leases, so that exclusive
+//! attempts end that only the lost commits told of; it appends a commit that says who gave up what; and it makes the
+//! witness say that the log ends there. In this order, so that whoever is stopped half-way can do it again.
 
 use crate::args::Global;
 use crate::client::actor;
@@ -22,6 +22,7 @@ use outlive_store::frame::{FrameOpener, Place, seal_commit};
 use outlive_store::leadership::{Leadership, LeadershipError};
 use outlive_store::log::CommitLog;
 use outlive_store::log::bridged::{Inherited, Step};
+use outlive_store::registry::Registry;
 use outlive_store::seal::Key;
 use outlive_store::witness::Witness;
 use serde_json::json;
@@ -46,7 +47,7 @@ pub struct AcceptLossArgs {
 }
 
 pub async fn run(args: AcceptLossArgs, global: &Global) -> anyhow::Result<()> {
-    let Access { log, mut opener, sealing, leadership, bridge } = access::open(global).await?;
+    let Access { log, mut opener, sealing, leadership, bridge, registry } = access::open(global).await?;
     if let Some(reign) = leadership.reign().await.context("the leader cannot be asked for")? {
         let (name, term) = (reign.holder.scheduler, reign.term);
         return Err(Failure::usage(format!(
@@ -86,6 +87,7 @@ pub async fn run(args: AcceptLossArgs, global: &Global) -> anyhow::Result<()> {
         Err(held @ LeadershipError::Held { .. }) => return Err(Failure::usage(held.to_string()).into()),
         Err(error) => return Err(error).context("a new generation of terms cannot be begun"),
     }
+    registry.end_executors().await.context("the executors' leases cannot be ended")?;
     let found = drained(&log, &inherited, &mut opener, found).await?;
     for at in inherited.positions() {
         bridge.discard(at).await.context("the bridge cannot be cleared")?;

@@ -13,6 +13,7 @@ use outlive_store::keyring::Keyring;
 use outlive_store::leadership::{EtcdLeadership, TTL_DEFAULT};
 use outlive_store::log::jetstream::JetStreamLog;
 use outlive_store::nats::Nats;
+use outlive_store::registry::EtcdRegistry;
 use outlive_store::seal::Key;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub struct Access {
     pub sealing: Option<Key>,
     pub leadership: EtcdLeadership,
     pub bridge: EtcdBridge,
+    pub registry: EtcdRegistry,
 }
 
 pub async fn open(global: &Global) -> anyhow::Result<Access> {
@@ -37,6 +39,7 @@ pub async fn open(global: &Global) -> anyhow::Result<Access> {
     let etcd = etcd::connect(&settings.etcd).await.context(Failure::Unavailable("etcd cannot be used".to_owned()))?;
     let leadership = EtcdLeadership::new(&etcd, &settings.cluster.name, TTL_DEFAULT);
     let bridge = EtcdBridge::new(&etcd, &settings.cluster.name);
+    let registry = EtcdRegistry::new(&etcd, &settings.cluster.name, TTL_DEFAULT);
     let opener = FrameOpener::new(keys.iter());
-    Ok(Access { log: JetStreamLog::new(nats), opener, sealing: keys.into_iter().next(), leadership, bridge })
+    Ok(Access { log: JetStreamLog::new(nats), opener, sealing: keys.into_iter().next(), leadership, bridge, registry })
 }

@@ -19,7 +19,7 @@ pub(super) fn place(
     if !job.is_queued() || attempt != job.attempt.next() || job.ready_at > now {
         return Err(Refusal::Stale);
     }
-    if admission::hold(state, job, now).is_some() {
+    if admission::hold(state, job, now).is_some() || state.held_alone(job, now).is_some() {
         return Err(Refusal::Stale);
     }
     let host = state.executors.get(&executor).filter(|e| e.is_alive()).ok_or(Refusal::Stale)?;

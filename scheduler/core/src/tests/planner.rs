@@ -3,9 +3,9 @@
 use super::scene::*;
 use crate::plan::{Hints, Plan, plan};
 use crate::state::State;
-use outlive_schemas::event::{Cause, Event, JobRestarting};
+use outlive_schemas::event::{Cause, Event, JobRestarting, TermStarted};
 use outlive_schemas::executor::{Capacity, DriverKind, Registration};
-use outlive_schemas::id::{Attempt, ExecutorId, JobId, Zone};
+use outlive_schemas::id::{Attempt, ExecutorId, JobId, Term, Zone};
 use outlive_schemas::job::JobSpec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -32,6 +32,28 @@ impl Scene {
             }
         }
     }
+}
+
+/// After a restore or an accepted loss attempts may run of which the log does not tell: none of a job that must never
+/// run twice is begun until their leases are over; others are.
+#[test]
+fn a_new_generation_begins_with_no_exclusive_job() {
+    let begun = |term: Term| {
+        let (scheduler, zone) = ("scheduler-a".parse().unwrap(), "a".parse().unwrap());
+        Event::TermStarted(TermStarted { term, scheduler, zone, version: "0.1.0".into() })
+    };
+    let alone = || batch().with(|spec| spec.exclusive = true);
+    let scene = given([begun(Term(3)), joined(A)]).and(waiting([alone(), batch(), alone()]));
+    let again = scene.clone().at(1_000).and([begun(Term(4))]);
+    assert_eq!(again.planned().len(), 3, "another term of the same generation");
+    let later = scene.at(1_000).and([begun(Term(3).next_generation())]).at(7_999);
+    assert_eq!(later.planned(), [(job(2), A)]);
+    later.clone().when(place(job(1), 1, A)).stale();
+    let why = crate::explain::why(&later.state, &Hints::default(), job(1), later.job(job(1)), later.time());
+    assert!(why.summary.contains("it is exclusive"), "{}", why.summary);
+    // A leader that follows within that time keeps to it, and does not begin it anew.
+    let other = later.and([begun(Term(9).next_generation())]).at(8_000);
+    assert_eq!(other.planned().len(), 3);
 }
 
 fn waiting(specs: impl IntoIterator<Item = JobSpec>) -> Vec<Event> {

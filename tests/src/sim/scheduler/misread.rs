@@ -45,6 +45,7 @@ pub(super) fn misread(state: &mut State, sabotage: Option<Sabotage>) {
                 Arc::make_mut(&mut job.spec).concurrency = None;
             }
         }),
+        Sabotage::LossOverlooked => state.exclusive_held_until = Timestamp(0),
         _ => return,
     }
     state.rebuild_index();
