@@ -94,10 +94,10 @@ fn no_tick_of_a_schedule_doubles_or_vanishes() {
 fn what_is_tried_again_begins_anew_and_ends() {
     let mut retried = 0;
     for seed in (70_000..70_060).filter(|seed| seed % 3 == 1) {
-        let report = holds(seed, &Options { steps: STEPS, ..Options::default() });
+        let report = holds(seed, &Options { steps: 2 * STEPS, ..Options::default() });
         retried += report.events.get("job_retried").copied().unwrap_or_default();
     }
-    assert!(retried >= 60, "only {retried} jobs were tried again");
+    assert!(retried >= 40, "only {retried} jobs were tried again");
 }
 
 /// An executor that nobody hears for longer than an end is waited for holds its lease, and runs what it has.
@@ -134,15 +134,15 @@ struct Case {
     focus: &'static [Kind],
     lose_tail: bool,
     schedules: bool,
+    life: bool,
     steps: u64,
-    first: u64,
     within: u64,
     /// What the checker that is meant says of it; nothing where any may find it.
     says: &'static str,
 }
 
 const fn case(sabotage: Sabotage, focus: &'static [Kind], within: u64) -> Case {
-    Case { sabotage, focus, lose_tail: false, schedules: false, steps: STEPS, first: 0, within, says: "" }
+    Case { sabotage, focus, lose_tail: false, schedules: false, life: false, steps: STEPS, within, says: "" }
 }
 
 /// A bug in what a new leader begins with: leaders must come and go for it.
@@ -153,9 +153,9 @@ const fn misread(sabotage: Sabotage, within: u64, says: &'static str) -> Case {
 }
 
 /// They show in one seed of hundreds, and are tried by hand.
-const BY_HAND: [Sabotage; 3] = [Sabotage::AnyLeaseWillDo, Sabotage::LeasesOutliveTheLoss, Sabotage::LossOverlooked];
+const BY_HAND: [Sabotage; 2] = [Sabotage::AnyLeaseWillDo, Sabotage::LeasesOutliveTheLoss];
 
-const CASES: [Case; 23] = [
+const CASES: [Case; 24] = [
     case(Sabotage::FenceOff, &[Kind::Depose, Kind::CutFromLog, Kind::PauseScheduler], 20),
     case(Sabotage::TimeoutTakenForAbsence, &[Kind::CutOneWay, Kind::PauseExecutor], 10),
     case(Sabotage::CheckpointBeforeUpload, &[], 5),
@@ -180,6 +180,13 @@ const CASES: [Case; 23] = [
     misread(Sabotage::ParallelForgotten, 10, "are on their way at once"),
     misread(Sabotage::QueuesForgotten, 20, "of QueueId("),
     misread(Sabotage::KeysForgotten, 20, "run with Concurrency"),
+    Case {
+        lose_tail: true,
+        life: true,
+        steps: 6_000,
+        says: "runs more than once",
+        ..case(Sabotage::LossOverlooked, &[Kind::KillExecutor, Kind::VanishExecutor], 10)
+    },
 ];
 
 /// A checker that finds nothing where something is wrong would be worse than none.
@@ -187,12 +194,13 @@ const CASES: [Case; 23] = [
 fn deliberate_bugs_are_found() {
     assert_eq!(CASES.len() + BY_HAND.len(), Sabotage::ALL.len(), "each has its case");
     let mut missed = Vec::new();
-    for Case { sabotage, focus, lose_tail, schedules, steps, first, within, says } in CASES {
-        let options = Options { steps, sabotage: Some(sabotage), focus, lose_tail, schedules, ..Options::default() };
+    for Case { sabotage, focus, lose_tail, schedules, life, steps, within, says } in CASES {
+        let options =
+            Options { steps, sabotage: Some(sabotage), focus, lose_tail, life, schedules, ..Options::default() };
         let violation = |seed| sim::run(seed, &options).violation;
-        let found = (first..first + within).find_map(|seed| violation(seed).map(|violation| (seed, violation)));
+        let found = (0..within).find_map(|seed| violation(seed).map(|violation| (seed, violation)));
         let Some((seed, violation)) = found else {
-            missed.push(format!("{} within {within} seeds from {first}", sabotage.name()));
+            missed.push(format!("{} within {within} seeds", sabotage.name()));
             continue;
         };
         eprintln!("{} is found by seed {seed}: {violation}", sabotage.name());

@@ -164,6 +164,11 @@ impl ClientNode {
             let what = self.about_a_schedule(env);
             return self.ask(what, env);
         }
+        if self.retries && !self.jobs.is_empty() && env.chance.per_mille(200) {
+            let other = env.chance.one_of(&self.jobs);
+            let what = retry(JobRef::Id(other), env);
+            return self.ask(what, env);
+        }
         let dice = env.chance.below(100);
         if dice < 55 && self.submitting < self.jobs_max {
             let many = if dice < 8 { env.chance.between(2, 4) as usize } else { 1 };
@@ -185,7 +190,6 @@ impl ClientNode {
                 0 => Asked::Cancel { job, how: Stop::Graceful { grace: Millis(env.chance.between(0, 3_000)) } },
                 1 => Asked::Cancel { job, how: Stop::Kill },
                 2 => Asked::Delete(job),
-                dice @ 16..19 if self.retries => retry(dice, job, env),
                 _ => Asked::Get(job),
             };
             self.ask(what, env);
@@ -340,18 +344,21 @@ impl ClientNode {
     }
 }
 
-/// Has one job tried again, of those that can be if there are any; or all that failed, or were cancelled as well.
-fn retry(dice: u64, job: JobRef, env: &mut Env) -> Asked {
-    let all = |status: Option<Vec<Status>>| Selection::Filter(ListRequest { status, ..ListRequest::default() });
+/// Has one job tried again, of those that can be; or all that failed, or were cancelled as well. Or cancels another, so
+/// that there are some.
+fn retry(other: JobRef, env: &mut Env) -> Asked {
+    let all =
+        |status: Option<Vec<Status>>| Asked::Retry(Selection::Filter(ListRequest { status, ..Default::default() }));
     let may = |job: &Job| matches!(job.status, Status::Failed | Status::Cancelled) && job.task.is_none();
     let over = env.checkers.truth.jobs.iter().filter(|(_, job)| may(job)).map(|(id, _)| *id);
     let over: Vec<JobId> = over.collect();
-    Asked::Retry(match dice {
-        16 if env.chance.per_mille(500) => all(None),
-        16 => all(Some(vec![Status::Failed, Status::Cancelled])),
-        _ if over.is_empty() => Selection::Job(job),
-        _ => Selection::Job(JobRef::Id(env.chance.one_of(&over))),
-    })
+    match env.chance.below(6) {
+        0 => Asked::Cancel { job: other, how: Stop::Kill },
+        1 => all(None),
+        2 => all(Some(vec![Status::Failed, Status::Cancelled])),
+        _ if over.is_empty() => Asked::Cancel { job: other, how: Stop::Graceful { grace: Millis(1_000) } },
+        _ => Asked::Retry(Selection::Job(JobRef::Id(env.chance.one_of(&over)))),
+    }
 }
 
 /// Has an executor or a zone emptied, or takes that back.
