@@ -46,7 +46,7 @@ impl Target {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Blow {
     Kill,
     Pause,
@@ -103,7 +103,9 @@ async fn round(dev: &Dev, client: &Client, counter: &str, ledger: &Ledger, blows
             view["status"] == "running" && view["attempt"].as_u64() >= Some(attempt)
         })
         .await;
-    if !hit {
+    // An executor that hears of nobody through a server that is frozen is taken for silent.
+    let unheard = targets.contains(&(Pause, format!("nats-{}", text(&before, "zone"))));
+    if !hit && !unheard {
         assert_eq!(after["attempt"], before["attempt"], "{targets:?}: a running job does not notice");
     }
     eprintln!("{targets:?}: {} acknowledged and the counter runs after {:?}", ledger.count() - struck, began.elapsed());

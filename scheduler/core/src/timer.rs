@@ -17,12 +17,12 @@ pub fn due(state: &State, now: Timestamp, limit: usize) -> Vec<Command> {
         .iter()
         .take_while(|(at, _)| *at <= now)
         .filter_map(|(_, id)| job(*id).map(|job| Command::AbandonAttempt { job: *id, attempt: job.attempt }));
-    let late = state.index.starting.iter().take_while(|(by, _)| *by <= now).filter_map(|(_, id)| {
+    // Reports that found no leader are on their way to this one: until they had the time nothing is called late.
+    let settled = state.term.as_ref().is_none_or(|(_, since)| now.since(*since) >= TERM_GRACE);
+    let late = state.index.starting.iter().take_while(|(by, _)| settled && *by <= now).filter_map(|(_, id)| {
         let job = job(*id)?;
         Some(Command::WithdrawAttempt { job: *id, attempt: job.attempt, cause: Cause::Timeout })
     });
-    // Reports that found no leader are on their way to this one: until they had the time nothing is called late.
-    let settled = state.term.as_ref().is_none_or(|(_, since)| now.since(*since) >= TERM_GRACE);
     let attended = state.index.due.iter().take_while(|(at, _)| settled && *at <= now);
     let attended = attended.map(|(_, id)| Command::AttendJob { job: *id });
     let deadlines = state.index.deadlines.iter().take_while(|(at, _)| settled && *at <= now);

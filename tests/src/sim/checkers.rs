@@ -285,11 +285,16 @@ impl Checkers {
             // Tasks begin anew: their records, and what they had stored, are gone.
             Event::JobRetried(e) => {
                 let count = self.truth.jobs.get(&e.job).and_then(|job| job.spec.array).map_or(0, |array| array.count);
-                let tasks: BTreeSet<JobId> = (0..count).map(|index| task_id(e.job, index)).collect();
-                self.given_back.retain(|(job, _)| !tasks.contains(job));
+                self.begin_anew(e.job, 0..count);
             }
+            Event::ArrayTasksRetried(e) => self.begin_anew(e.job, e.tasks.iter()),
             _ => {}
         }
+    }
+
+    fn begin_anew(&mut self, array: JobId, tasks: impl Iterator<Item = u32>) {
+        let tasks: BTreeSet<JobId> = tasks.map(|index| task_id(array, index)).collect();
+        self.given_back.retain(|(job, _)| !tasks.contains(job));
     }
 
     /// A commit is durable once it is in the stream or in the bridge; it may come to be in both.

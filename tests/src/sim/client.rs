@@ -352,13 +352,33 @@ fn retry(other: JobRef, env: &mut Env) -> Asked {
     let may = |job: &Job| matches!(job.status, Status::Failed | Status::Cancelled) && job.task.is_none();
     let over = env.checkers.truth.jobs.iter().filter(|(_, job)| may(job)).map(|(id, _)| *id);
     let over: Vec<JobId> = over.collect();
-    match env.chance.below(6) {
+    match env.chance.below(8) {
         0 => Asked::Cancel { job: other, how: Stop::Kill },
         1 => all(None),
         2 => all(Some(vec![Status::Failed, Status::Cancelled])),
+        dice @ 3..5 => some_tasks(dice == 3, env).unwrap_or_else(|| all(None)),
         _ if over.is_empty() => Asked::Cancel { job: other, how: Stop::Graceful { grace: Millis(1_000) } },
         _ => Asked::Retry(Selection::Job(JobRef::Id(env.chance.one_of(&over)))),
     }
+}
+
+/// Cancels a few tasks of an array that have not ended well, or has them tried again.
+fn some_tasks(cancel: bool, env: &mut Env) -> Option<Asked> {
+    let arrays = env.checkers.truth.jobs.iter().filter_map(|(id, job)| Some((*id, job.array.as_deref()?)));
+    let some = arrays.filter_map(|(id, array)| {
+        let (mut tasks, more) = match cancel {
+            true => (array.pending.clone(), &array.open),
+            false => (array.failed.clone(), &array.cancelled),
+        };
+        tasks.extend(more);
+        (!tasks.is_empty()).then_some((id, tasks))
+    });
+    let some: Vec<_> = some.collect();
+    let chosen = (!some.is_empty()).then(|| env.chance.below(some.len() as u64) as usize)?;
+    let (id, tasks) = &some[chosen];
+    let (job, tasks) = (JobRef::Id(*id), tasks.lowest(env.chance.between(1, 4) as u32));
+    let how = Stop::Graceful { grace: Millis(500) };
+    Some(if cancel { Asked::CancelTasks { job, tasks, how } } else { Asked::Retry(Selection::Tasks(job, tasks)) })
 }
 
 /// Has an executor or a zone emptied, or takes that back.

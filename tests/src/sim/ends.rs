@@ -54,7 +54,10 @@ impl Ends {
     /// Before an event is folded.
     pub fn hold(&mut self, state: &State, event: &Event) -> Result<(), String> {
         let is_over = event.job().is_some_and(|job| self.over.contains_key(&job));
-        let may_follow = matches!(event, Event::JobRetried(_) | Event::JobDeleted(_) | Event::JobErased(_));
+        let may_follow = matches!(
+            event,
+            Event::JobRetried(_) | Event::ArrayTasksRetried(_) | Event::JobDeleted(_) | Event::JobErased(_)
+        );
         if is_over && !may_follow {
             return Err(format!("something happened to a job that was over: {event:?}"));
         }
@@ -66,7 +69,20 @@ impl Ends {
                 self.array_is_over(state, e)?;
                 self.ended(e.job, e.status);
             }
-            Event::JobRetried(e) => self.retried(state, e.job)?,
+            Event::JobRetried(e) => {
+                let count = state.jobs.get(&e.job).and_then(|job| job.spec.array).map_or(0, |array| array.count);
+                self.retried(e.job)?;
+                self.wait_again(e.job, 0..count);
+            }
+            Event::ArrayTasksRetried(e) => {
+                if is_over {
+                    self.retried(e.job)?;
+                }
+                if let Some(well) = e.tasks.iter().find(|index| self.is_well(e.job, *index)) {
+                    return Err(format!("task {well} of {} is tried again, and it has succeeded", short(e.job)));
+                }
+                self.wait_again(e.job, e.tasks.iter());
+            }
             _ => {}
         }
         Ok(())
@@ -134,26 +150,27 @@ impl Ends {
         }
     }
 
-    /// It begins anew, with those of its tasks that are not well; and what it waits for is looked at again, as far as
-    /// that has not ended as it had to.
-    fn retried(&mut self, state: &State, job: JobId) -> Result<(), String> {
+    /// It begins anew, and what it waits for is looked at again, as far as that has not ended as it had to.
+    fn retried(&mut self, job: JobId) -> Result<(), String> {
         let end = self.over.remove(&job);
         if !matches!(end, Some(Status::Failed | Status::Cancelled)) {
             return Err(format!("{} is tried again, and it is {end:?}", short(job)));
         }
-        let count = state.jobs.get(&job).and_then(|job| job.spec.array).map_or(0, |array| array.count);
-        self.wait_again(job, 0..count);
         for awaited in self.awaited.get_mut(&job).into_iter().flatten().filter(|awaited| !awaited.is_met()) {
             awaited.end = self.over.get(&awaited.parent).copied();
         }
         Ok(())
     }
 
-    /// Those of these tasks that are not well.
+    fn is_well(&self, array: JobId, index: u32) -> bool {
+        self.over.get(&task_id(array, index)) == Some(&Status::Succeeded)
+    }
+
+    /// Those of these tasks that are not well: they may be let go again.
     fn wait_again(&mut self, array: JobId, tasks: impl Iterator<Item = u32>) {
-        for (index, task) in tasks.map(|index| (index, task_id(array, index))) {
-            if self.over.get(&task) != Some(&Status::Succeeded) {
-                self.over.remove(&task);
+        for index in tasks {
+            if !self.is_well(array, index) {
+                self.over.remove(&task_id(array, index));
                 self.released.entry(array).or_default().remove(&index);
             }
         }

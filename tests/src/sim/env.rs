@@ -21,6 +21,8 @@ use std::fmt;
 pub type Micros = u64;
 pub const MS: Micros = 1_000;
 pub const SECOND: Micros = 1_000_000;
+/// The longest that a publish is on its way before it lands.
+pub const LATE_MAX: Micros = 60 * SECOND;
 
 /// One simulated process that others can reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -258,7 +260,7 @@ impl Env {
         }
         // A publish may lie in some buffer and land long after everybody has given it up.
         if matches!(request, Request::Log(LogRequest::Append { .. })) && self.chance.per_mille(self.net.weather.late) {
-            let late = self.chance.between(2 * SECOND, 60 * SECOND);
+            let late = self.chance.between(2 * SECOND, LATE_MAX);
             self.after(late, Event::Asked { from, run, call, request });
         }
         call

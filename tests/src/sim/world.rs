@@ -11,12 +11,14 @@ use super::sabotage::Sabotage;
 use super::scheduler::SchedulerNode;
 use super::trace::Trace;
 use super::{Options, Report};
+use outlive_core::explain::why;
+use outlive_core::plan::Hints;
 use outlive_schemas::view::Status;
 
 const ZONES: [&str; 3] = ["a", "b", "c"];
 /// How long everything may take to come to its end once nothing is broken any more: an array's dozen tasks of half a
 /// minute may come one after the other.
-const BOUND: Micros = 420 * SECOND;
+const BOUND: Micros = 600 * SECOND;
 /// A supervisor starts what has stopped.
 const RESTART_AFTER: Micros = 2 * SECOND;
 
@@ -342,14 +344,15 @@ impl World {
                 }
             }
         }
-        let left = self.env.checkers.truth.jobs.iter().find(|(_, job)| !job.status.is_final());
+        let truth = &self.env.checkers.truth;
+        let left = truth.jobs.iter().find(|(_, job)| !job.status.is_final());
         let what = match left {
             Some((id, job)) => format!(
-                "{} is still {} (attempt {}, {:?}) {} s after everything was healed",
+                "{} is still {} (attempt {}; {}) {} s after everything was healed",
                 short(*id),
                 job.status,
                 job.attempt,
-                job.reason,
+                why(truth, &Hints::default(), *id, job, truth.newest_event_at).summary,
                 BOUND / SECOND
             ),
             None => "a request is not answered although everything is healed".into(),

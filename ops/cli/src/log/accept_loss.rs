@@ -33,7 +33,8 @@ Examples:
   outlive --config outlive.toml log accept-loss --yes
 
 Only after `log verify` has named what is lost, and after every way to restore the log's stream has been tried: jobs and
-checkpoints in the lost commits are forgotten for good. That it was done, and by whom, stands in the log.";
+checkpoints in the lost commits are forgotten for good. Stop every scheduler a minute before: what one of them had sent
+must not land in a log that has grown again. That it was done, and by whom, stands in the log.";
 
 /// The only shard there is.
 const SHARD: u32 = 0;

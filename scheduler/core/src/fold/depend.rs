@@ -46,9 +46,14 @@ pub(super) fn renewed(state: &State, id: JobId) -> Option<Box<Depends>> {
     }
     for (parent, dependency) in depends.parents.iter_mut().zip(&job.spec.depends_on) {
         let is_met = parent.end.as_ref().is_some_and(|end| end.meets(dependency.until));
-        if let Some(there) = state.jobs.get(&parent.job).filter(|_| !is_met) {
-            parent.end = there.status.is_final().then(|| ParentEnd::of(Some(&**there)));
+        if is_met {
+            continue;
         }
+        parent.end = match state.jobs.get(&parent.job) {
+            Some(there) => there.status.is_final().then(|| ParentEnd::of(Some(&**there))),
+            // One that went while nobody waited for it will not end any more.
+            None => parent.end.take().or_else(|| Some(ParentEnd::of(None))),
+        };
     }
     Some(depends)
 }

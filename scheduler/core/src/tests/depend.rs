@@ -235,6 +235,18 @@ fn a_job_that_is_tried_again_looks_at_its_parents_again() {
 }
 
 #[test]
+fn a_job_that_is_tried_again_does_not_wait_for_one_that_went_meanwhile() {
+    let scene = waiting(FINISHED).when(cancel("load")).happened().0;
+    let scene = scene.when(report(A, job(1), 1, exited(0))).happened().0.when(delete("extract", None)).happened().0;
+    let retried = Event::JobRetried(JobRetried { job: job(2), attempt: Attempt(0), request_id: None });
+    let scene = scene.and([retried]);
+    assert_eq!(due(&scene), [settle(job(2))]);
+    let scene = scene.when(settle(job(2))).happened().0;
+    let (status, reason) = (scene.job(job(2)).status, scene.job(job(2)).reason.clone());
+    assert_eq!((status, reason.as_deref()), (Status::Failed, Some("job `extract`, which it depends on, was deleted")));
+}
+
+#[test]
 fn of_jobs_that_are_tried_again_together_parents_go_first() {
     let (scene, _) = waiting(SUCCEEDED).when(report(A, job(1), 1, exited(1))).happened();
     let scene = scene.when(settle(job(2))).happened().0;

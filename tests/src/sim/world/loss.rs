@@ -3,7 +3,7 @@
 
 use super::World;
 use crate::sim::checkers::{self, LostTail};
-use crate::sim::env::{self, Micros, Node, SECOND, say};
+use crate::sim::env::{self, LATE_MAX, Micros, Node, SECOND, say};
 use crate::sim::executor::ExecutorNode;
 use crate::sim::faults::Fault;
 use crate::sim::sabotage::Sabotage;
@@ -118,6 +118,10 @@ impl World {
             if !self.go_on(SECOND / 2, false) {
                 return;
             }
+        }
+        // What they had sent lands first: once the log is as long again as it was, its place in it would be free.
+        if !self.go_on(LATE_MAX, false) {
+            return;
         }
         say!(self.env, "            an operator accepts the loss");
         let env = &mut self.env;
