@@ -272,7 +272,9 @@ impl Checkers {
         };
         if let Some((job, attempt, reason)) = ended {
             let was_frozen = self.really(job, attempt).ended_frozen.is_some();
-            if !reason.contains("without") && was_frozen {
+            // What it had come to may have been lost with the end of the log.
+            let in_time = !reason.contains("without") && !reason.contains("has not given it back");
+            if in_time && was_frozen {
                 self.given_back.insert((job, attempt));
             }
         }
