@@ -34,12 +34,17 @@ impl SchedulerNode {
         }
     }
 
+    /// Whether what is to be appended is what follows this position.
+    pub(super) fn appends_after(&mut self, after: Sequence) -> bool {
+        self.appending().is_some_and(|appending| appending.expected == after)
+    }
+
     /// Publishes what is to be appended, for the first time or again.
     pub(super) fn publish(&mut self, env: &mut Env) {
         let Some(Appending { expected, body, .. }) = self.appending().cloned() else { return };
         let request = Request::Log(LogRequest::Append { expected, body });
         let call = env.ask(self.node(), self.run, CALL_TIMEOUT, request);
-        self.calls.insert(call, Call::Publish);
+        self.calls.insert(call, Call::Publish(expected));
     }
 
     pub(super) fn published(&mut self, reply: Reply, env: &mut Env) {
@@ -49,9 +54,10 @@ impl SchedulerNode {
                 self.settled(Ok(()), env)
             }
             Reply::Log(LogReply::Settle) => {
-                let Some(at) = self.appending().map(|a| a.expected.next()) else { return };
-                let call = env.ask(self.node(), self.run, CALL_TIMEOUT, Request::Log(LogRequest::Read { from: at }));
-                self.calls.insert(call, Call::Standing);
+                let Some(expected) = self.appending().map(|a| a.expected) else { return };
+                let read = Request::Log(LogRequest::Read { from: expected.next() });
+                let call = env.ask(self.node(), self.run, CALL_TIMEOUT, read);
+                self.calls.insert(call, Call::Standing(expected));
             }
             Reply::Log(LogReply::NoResponders) => self.publish_later(250 * MS, env),
             _ => self.publish_later(0, env),
@@ -66,13 +72,13 @@ impl SchedulerNode {
     pub(super) fn standing(&mut self, reply: Reply, env: &mut Env) {
         let Some(Appending { body, .. }) = self.appending().cloned() else { return };
         let Reply::Log(LogReply::Messages(found)) = reply else { return self.publish_later(0, env) };
-        let Some(at) = self.appending().map(|a| a.expected.next()) else { return };
+        let Some(expected) = self.appending().map(|a| a.expected) else { return };
         match found.first() {
             Some(stored) if stored.body == body => self.settled(Ok(()), env),
-            Some(_) => self.settled(Err(AppendError::Conflict { at }), env),
+            Some(_) => self.settled(Err(AppendError::Conflict { at: expected.next() }), env),
             None => {
                 let call = env.ask(self.node(), self.run, CALL_TIMEOUT, Request::Log(LogRequest::Extent));
-                self.calls.insert(call, Call::StandingExtent);
+                self.calls.insert(call, Call::StandingExtent(expected));
             }
         }
     }
