@@ -1,3 +1,5 @@
+//! What a snapshot in a file keeps, and what is refused of one that was altered.
+
 use super::write::Writer;
 use super::*;
 use crate::checkpoint::Checkpointer;
