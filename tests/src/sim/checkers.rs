@@ -351,10 +351,6 @@ impl Checkers {
             self.chain = commit.chain;
             self.chains.push(self.chain);
         }
-        // Numbers of attempts of which the log does not tell any more are given again.
-        let truth = &self.truth;
-        let is_told = |job: &JobId, attempt: Attempt| truth.jobs.get(job).is_none_or(|there| attempt <= there.attempt);
-        self.really.retain(|(job, attempt), _| is_told(job, *attempt));
         self.seq = Sequence(messages.len() as u64);
         let last = self.seq;
         self.images.retain(|(seq, ..)| *seq <= last);
@@ -371,6 +367,9 @@ impl Checkers {
         self.lost_tail = None;
         let (truth, deleted) = (&self.truth, &self.deleted);
         self.promised.retain(|job| truth.jobs.contains_key(job) || deleted.contains(job));
+        // Numbers of attempts of which the log does not tell any more are given again.
+        let is_told = |job: &JobId, attempt: Attempt| truth.jobs.get(job).is_none_or(|there| attempt <= there.attempt);
+        self.really.retain(|(job, attempt), _| is_told(job, *attempt));
     }
 
     /// What was begun for a job that is over, and has not come to an end.
