@@ -13,6 +13,7 @@ pub mod examples;
 pub mod chance;
 pub mod ledger;
 pub mod hosts;
+pub mod slow_disk;
 pub mod scattered;
 pub mod sim;
 

@@ -122,11 +122,17 @@ pub fn log_tail(log: &Path, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-/// How the log and the blobs are kept, and where traces go, says nothing about who talks to whom, so it may be tried out
-/// with `dev`.
+/// How the log and the blobs are kept, when a host is not well, and where traces go, says nothing about who talks to
+/// whom, so it may be tried out with `dev`.
 fn is_tuning(variable: &str) -> bool {
-    let tuning = ["OUTLIVE_LOG__", "OUTLIVE_BLOBS__", "OUTLIVE_RETENTION__", "OUTLIVE_TELEMETRY__"];
-    tuning.iter().any(|section| variable.starts_with(section))
+    const TUNING: [&str; 5] = [
+        "OUTLIVE_LOG__",
+        "OUTLIVE_BLOBS__",
+        "OUTLIVE_RETENTION__",
+        "OUTLIVE_EXECUTOR__HEALTH__",
+        "OUTLIVE_TELEMETRY__",
+    ];
+    TUNING.iter().any(|section| variable.starts_with(section))
 }
 
 #[cfg(test)]
@@ -155,12 +161,17 @@ mod tests {
 
     #[test]
     fn our_own_settings_are_not_handed_down() {
-        for variable in ["ETCD_NAME", "NATS_URL", "OUTLIVE_NATS__SERVERS"] {
+        for variable in ["ETCD_NAME", "NATS_URL", "OUTLIVE_NATS__SERVERS", "OUTLIVE_EXECUTOR__NAME"] {
             assert!(would_configure(variable), "{variable}");
         }
-        for variable in
-            ["OUTLIVE_LOG", "OUTLIVE_LOG__IMAGE_EVERY_EVENTS", "OUTLIVE_RETENTION__FINISHED_FOR", "PATH", "HOME__X"]
-        {
+        for variable in [
+            "OUTLIVE_LOG",
+            "OUTLIVE_LOG__IMAGE_EVERY_EVENTS",
+            "OUTLIVE_RETENTION__FINISHED_FOR",
+            "OUTLIVE_EXECUTOR__HEALTH__PATIENCE",
+            "PATH",
+            "HOME__X",
+        ] {
             assert!(!would_configure(variable), "{variable}");
         }
     }
