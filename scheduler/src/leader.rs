@@ -33,7 +33,9 @@ use outlive_schemas::command::Command;
 use outlive_schemas::error::{ErrorCode, Rejection};
 use outlive_schemas::event::{Envelope, Event};
 use outlive_schemas::executor::Registration;
-use outlive_schemas::id::{ExecutorId, JobId, Namespace, SchedulerName, Sequence, SnapshotName, Term, Zone};
+use outlive_schemas::id::{
+    ExecutorId, ExecutorName, JobId, Namespace, SchedulerName, Sequence, SnapshotName, Term, Zone,
+};
 use outlive_schemas::life::VersionList;
 use outlive_schemas::limits;
 use outlive_schemas::message::{Assignment, Heartbeat, LeaderBeat, Order, ReportBatch, ReportReply, ToExecutor, Told};
@@ -450,8 +452,16 @@ impl Leader {
 
     fn registered(&mut self, present: Vec<Registration>, now: Timestamp, out: &mut Vec<Output>) {
         self.watch.registered(&present);
+        // What a process that has died registered is there until its lease ends, also when one or two that came after it
+        // under its name have died as well. Ids rise with time.
+        let mut newest: BTreeMap<ExecutorName, ExecutorId> = BTreeMap::new();
+        for registration in &present {
+            let id = newest.entry(registration.name.clone()).or_insert(registration.id);
+            *id = registration.id.max(*id);
+        }
         for registration in present {
-            if !self.state().executors.contains_key(&registration.id) {
+            let is_newest = newest.get(&registration.name) == Some(&registration.id);
+            if is_newest && !self.state().executors.contains_key(&registration.id) {
                 self.own(Command::AdmitExecutor(registration), now, out);
             }
         }

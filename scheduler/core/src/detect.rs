@@ -103,9 +103,9 @@ impl Observed {
         self.since.max(self.last_beat.unwrap_or_default()).max(self.last_answer.unwrap_or_default())
     }
 
-    /// Whether it should get no work for now.
+    /// Whether it should get no work for now: a registration alone may be that of a process that is dead.
     pub fn is_suspect(&self, now: Timestamp) -> bool {
-        self.is_late(now, SUSPECT_AFTER)
+        self.last_beat.is_none() || self.is_late(now, SUSPECT_AFTER)
     }
 
     pub fn is_late(&self, now: Timestamp, by: Millis) -> bool {

@@ -97,7 +97,24 @@ impl Machine {
         let registration = self.registration(slots);
         self.input(Input::Registered(vec![registration]));
         self.settle();
+        self.input(Input::Beat(self.well(EXECUTOR)));
         self
+    }
+
+    /// The beat of one that is well and holds nothing.
+    fn well(&self, executor: ExecutorId) -> Heartbeat {
+        Heartbeat {
+            executor,
+            name: "executor-a-1".parse().expect("a name"),
+            seq_seen: self.leader.acked(),
+            term_seen: TERM,
+            seq_before: Sequence(0),
+            digest: AttemptDigest::default(),
+            held: 0,
+            health: Health::default(),
+            leaving: false,
+            degraded: None,
+        }
     }
 
     fn report(&mut self, reports: Vec<Report>) -> Vec<Output> {
@@ -113,18 +130,8 @@ impl Machine {
     }
 
     fn beat_of(&mut self, told: Told, digest: AttemptDigest) -> Vec<Output> {
-        self.input(Input::Beat(Heartbeat {
-            executor: EXECUTOR,
-            name: "executor-a-1".parse().expect("a name"),
-            seq_seen: told.seq,
-            term_seen: told.term,
-            seq_before: told.before,
-            digest,
-            held: 0,
-            health: Health::default(),
-            leaving: false,
-            degraded: None,
-        }))
+        let (seq_seen, term_seen, seq_before) = (told.seq, told.term, told.before);
+        self.input(Input::Beat(Heartbeat { seq_seen, term_seen, seq_before, digest, ..self.well(EXECUTOR) }))
     }
 }
 
@@ -617,20 +624,8 @@ fn a_zone_whose_last_executor_is_gone_is_lost_if_nobody_answers_there() {
 #[test]
 fn an_executor_that_is_not_well_is_spared_unless_there_is_none_better() {
     let mut m = machine(WitnessMode::Interval).with_executor(10);
-    let seq = m.leader.acked();
     m.input(Input::OwnBeat);
-    let sick = Heartbeat {
-        executor: EXECUTOR,
-        name: "executor-a-1".parse().expect("a name"),
-        seq_seen: seq,
-        term_seen: TERM,
-        seq_before: Sequence(0),
-        digest: AttemptDigest::default(),
-        held: 0,
-        health: Health::default(),
-        leaving: false,
-        degraded: Some("a slow disk".into()),
-    };
+    let sick = Heartbeat { degraded: Some("a slow disk".into()), ..m.well(EXECUTOR) };
     m.input(Input::Beat(sick.clone()));
     let views = m.leader.watch().executors(m.leader.state(), m.now);
     assert_eq!(views[0].state, outlive_schemas::view::ExecutorState::Degraded);
@@ -660,4 +655,44 @@ fn an_executor_that_is_not_well_is_spared_unless_there_is_none_better() {
     m.input(Input::Beat(Heartbeat { executor: better, degraded: None, ..sick }));
     let out = m.settle();
     assert_eq!(released(&out).iter().map(|(_, cause)| *cause).collect::<Vec<_>>(), [Cause::HostDegraded]);
+}
+
+#[test]
+fn what_dead_processes_have_registered_admits_nobody_and_who_was_never_heard_gets_nothing() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    let first = m.leader.state().executors[&EXECUTOR].registration.clone();
+    let second = Registration { id: ExecutorId(uuid::Uuid::from_u128(EXECUTOR.0.as_u128() + 1)), ..first.clone() };
+    let killed = |m: &mut Machine, executor| {
+        m.now = m.now + Millis(500);
+        m.input(Input::OwnBeat);
+        for _ in 0..2 {
+            m.input(Input::Probed { executor, found: Probed::NobodyThere });
+        }
+        m.settle();
+    };
+    killed(&mut m, EXECUTOR);
+    m.input(Input::Registered(vec![first.clone(), second.clone()]));
+    m.settle();
+    let alive = |m: &Machine| {
+        let all = m.leader.state().executors.iter().filter(|(_, executor)| executor.is_alive());
+        all.map(|(id, _)| *id).collect::<Vec<_>>()
+    };
+    assert_eq!(alive(&m), [second.id]);
+    // It is there, and may have died since; its first beat says that it has not.
+    m.ask(Operation::Submit, PROCESS, None);
+    assert!(assigned(&m.settle()).is_empty());
+    m.input(Input::Beat(m.well(second.id)));
+    assert_eq!(assigned(&m.settle()).len(), 1);
+
+    // Both leases last, and the name is free.
+    killed(&mut m, second.id);
+    for _ in 0..3 {
+        m.input(Input::Registered(vec![first.clone(), second.clone()]));
+        m.settle();
+    }
+    assert_eq!(alive(&m), []);
+    let third = Registration { id: ExecutorId(uuid::Uuid::from_u128(second.id.0.as_u128() + 1)), ..second.clone() };
+    m.input(Input::Registered(vec![third.clone(), first, second]));
+    m.settle();
+    assert_eq!(alive(&m), [third.id]);
 }

@@ -443,6 +443,7 @@ impl Loop<'_> {
         let (client, own) = (self.reign.stores.nats.client.clone(), self.inbox.own.clone());
         self.tasks.spawn(async move {
             let found = ask(&client, subject::executor_probe(executor)).await;
+            tracing::debug!(%executor, ?found, "probed");
             own.send(Input::Probed { executor, found }).await.ok();
         });
     }

@@ -94,7 +94,8 @@ fn who_leads_no_more_shows_nothing_of_what_it_knew() {
         for line in [
             "outlive_jobs{status=\"pending\"} 1",
             "outlive_namespace_jobs{namespace=\"team-a\",status=\"pending\"} 1",
-            "outlive_executors{zone=\"a\",state=\"ready\"} 2",
+            // Nobody has been heard yet.
+            "outlive_executors{zone=\"a\",state=\"suspect\"} 2",
             "outlive_executor_capacity{zone=\"a\",resource=\"slots\"} 20",
             "outlive_zone_state{zone=\"a\",state=\"steady\"} 1",
         ] {
