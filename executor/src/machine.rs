@@ -6,6 +6,7 @@
 //!
 //! Deliberately not here: transitions of one attempt (`attempt`) and which orders count (`intake`).
 
+mod comeback;
 pub mod holdings;
 mod orders;
 
@@ -69,6 +70,8 @@ pub enum Effect {
     Begin(Arc<Assignment>),
     /// Never [`attempt::Effect::Report`]: that is in the outbox by then.
     Attempt(JobId, Attempt, attempt::Effect),
+    /// What [`attempt::Effect::Forget`] is about to remove is likely to be of use to the job's next attempt here.
+    Keep(JobId, Attempt),
     /// Ask the leader this, and come back with [`Input::Answer`].
     Report(ReportBatch),
     /// Delete what of a job's stored state nothing refers to any more; nothing comes back of it.
@@ -110,6 +113,12 @@ struct Live {
     machine: AttemptMachine,
     assignment: Arc<Assignment>,
     wake_at: Option<u64>,
+    /// Whether there is a checkpoint that another attempt could begin with.
+    has_state: bool,
+    /// Whether it was ended by order, for good.
+    stopped: bool,
+    /// Whether another attempt of the job is likely to follow here.
+    comes_back: bool,
 }
 
 /// One incarnation of an executor.
@@ -423,6 +432,9 @@ impl ExecutorMachine {
             match effect {
                 attempt::Effect::Report { at_ms, news } => self.report(job, attempt, at_ms, news),
                 attempt::Effect::Forget => {
+                    if self.leaves_state(job, attempt) {
+                        self.out.push(Effect::Keep(job, attempt));
+                    }
                     self.out.push(Effect::Attempt(job, attempt, attempt::Effect::Forget));
                     self.forget(job, attempt);
                 }
@@ -438,6 +450,14 @@ impl ExecutorMachine {
                 log_end(job, attempt, &ended.outcome);
                 metrics::ended(&ended.outcome);
                 self.holdings.end(job, attempt);
+                if let Some(live) = self.live.get_mut(&(job, attempt)) {
+                    live.comes_back = !live.stopped && comeback::is_likely(&live.assignment.spec, &ended.outcome);
+                }
+            }
+            News::Checkpoint(_) => {
+                if let Some(live) = self.live.get_mut(&(job, attempt)) {
+                    live.has_state = true;
+                }
             }
             News::CheckpointFailed { reason } => {
                 tracing::warn!(%job, %attempt, %reason, "a checkpoint failed");
@@ -445,13 +465,15 @@ impl ExecutorMachine {
             }
             News::ReleaseFailed { reason } => tracing::warn!(%job, %attempt, %reason, "not given back"),
             // A checkpoint that failed is told of by itself.
-            News::Started
-            | News::Checkpoint(_)
-            | News::Snapshot { .. }
-            | News::SnapshotFailed { .. }
-            | News::Missing => {}
+            News::Started | News::Snapshot { .. } | News::SnapshotFailed { .. } | News::Missing => {}
         }
         self.outbox.push(job, attempt, at_ms, news);
+    }
+
+    /// Whether the directory of an attempt that is about to be forgotten is worth keeping.
+    fn leaves_state(&self, job: JobId, attempt: Attempt) -> bool {
+        let Some(live) = self.live.get(&(job, attempt)) else { return false };
+        self.mode == Mode::Working && live.has_state && (live.comes_back || self.waiting.contains_key(&job))
     }
 
     /// Nothing of the attempt is left but its directory. One that waited for its end can begin.

@@ -2,6 +2,7 @@
 //!
 //! Deliberately not here: what only the leader can count, such as checkpoints that were committed.
 
+use crate::restore::Restored;
 use metrics::{counter, gauge, histogram};
 use outlive_schemas::checkpoint::Taken;
 use outlive_schemas::message::{Health, Outcome};
@@ -22,6 +23,7 @@ const ATTEMPTS_HELD: &str = "outlive_attempts_held";
 const ATTEMPTS_ENDED: &str = "outlive_attempts_ended_total";
 const SHIMS: &str = "outlive_shims";
 const RESTORES: &str = "outlive_restores_total";
+const RESTORED_BYTES: &str = "outlive_restored_bytes_total";
 const RESTORE_SECONDS: &str = "outlive_restore_seconds";
 const REPORTS_WAITING: &str = "outlive_reports_waiting";
 const REPORTS_UNANSWERED: &str = "outlive_reports_unanswered_total";
@@ -57,6 +59,10 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(ATTEMPTS_ENDED, "Attempts that ended here, by how."),
     Metric::gauge(SHIMS, "Shims that run here: one for each attempt with a process."),
     Metric::counter(RESTORES, "Attempts that began with a checkpoint, by whether it could be put back."),
+    Metric::counter(
+        RESTORED_BYTES,
+        "Bytes of files that were put back, by where they came from: what an earlier attempt left here (local), the store.",
+    ),
     Metric::histogram(RESTORE_SECONDS, DURATION_BOUNDS, "Fetching the state of a checkpoint and putting it back."),
     Metric::gauge(REPORTS_WAITING, "Reports that the leader has not confirmed."),
     Metric::counter(REPORTS_UNANSWERED, "Batches of reports without an answer, each sent again."),
@@ -77,6 +83,9 @@ pub fn begin() {
     }
     for outcome in ["restored", "failed"] {
         counter!(RESTORES, "outcome" => outcome).increment(0);
+    }
+    for source in ["local", "store"] {
+        counter!(RESTORED_BYTES, "source" => source).increment(0);
     }
     for outcome in OUTCOMES {
         counter!(ATTEMPTS_ENDED, "outcome" => outcome).increment(0);
@@ -111,10 +120,12 @@ pub fn did_not_open() {
 }
 
 /// A checkpoint was put back, or could not be.
-pub fn restored(took: Option<Duration>) {
-    match took {
-        Some(took) => {
+pub fn restored(restored: Option<(Duration, &Restored)>) {
+    match restored {
+        Some((took, restored)) => {
             counter!(RESTORES, "outcome" => "restored").increment(1);
+            counter!(RESTORED_BYTES, "source" => "local").increment(restored.local_bytes);
+            counter!(RESTORED_BYTES, "source" => "store").increment(restored.store_bytes);
             histogram!(RESTORE_SECONDS).record(took.as_secs_f64());
         }
         None => counter!(RESTORES, "outcome" => "failed").increment(1),

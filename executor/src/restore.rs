@@ -2,13 +2,16 @@
 //!
 //! The root leads to the manifest, the manifest to the chunks; every one of them must open under the job's key and must
 //! be what its name says, and the manifest may say only what `manifest/check.rs` allows. Chunks are fetched ahead, in
-//! order, a bounded number at a time, so that memory does not grow with the state.
+//! order, a bounded number at a time, so that memory does not grow with the state. Where an earlier attempt's directory
+//! is still at hand, what is in it as the checkpoint has it is read there and not fetched (`restore/local.rs`); the
+//! manifest always comes from the store.
 //!
 //! An error tells whose fault it is: [`RestoreError::Unreadable`] is the checkpoint's, and the one before it should be
 //! tried; [`RestoreError::Unavailable`] is the store's, and trying again helps; [`RestoreError::Local`] is the host's,
 //! and another host helps. Deliberately not here: choosing among them.
 
 pub(crate) mod fetch;
+mod local;
 mod write;
 
 use std::collections::HashSet;
@@ -25,6 +28,7 @@ use crate::checkpoint::{Baseline, blocking};
 use crate::chunk::{self, ChunkRef, Damage, Kind, Sealer};
 use crate::manifest::{self, Entry, Extent, ManifestError, Node, shown};
 use fetch::Source;
+use local::{Local, Runs};
 use write::Writer;
 
 /// Why a checkpoint was not restored. What had been written so far stays where it is.
@@ -81,31 +85,55 @@ impl RestoreError {
     }
 }
 
-/// Restores `checkpoint` into `into`, which must not exist or be an empty directory; it becomes private (0700). What is
-/// returned is what the next checkpoint of this directory builds on.
+/// A checkpoint that was put back.
+#[derive(Debug)]
+pub struct Restored {
+    /// What the next checkpoint of the directory builds on.
+    pub baseline: Baseline,
+    /// Bytes of files that were found in an earlier attempt's directory…
+    pub local_bytes: u64,
+    /// …and that were fetched. What lies in the manifest itself is in neither.
+    pub store_bytes: u64,
+}
+
+/// Restores `checkpoint` into `into`, which must not exist or be an empty directory; it becomes private (0700).
+/// `earlier` is the state directory of an earlier attempt of the job, as that left it: nothing in it is trusted, and it
+/// may be gone.
 pub async fn restore(
     blobs: Arc<dyn BlobStore>,
     key: Key,
     job: JobId,
     checkpoint: CheckpointRef,
     into: PathBuf,
-) -> Result<Baseline, RestoreError> {
+    earlier: Option<PathBuf>,
+) -> Result<Restored, RestoreError> {
     let source = Source { blobs, owner: Owner::Job(job), sealer: Arc::new(Sealer::new(job, &key)) };
     let (entries, mut names) = load(&source, checkpoint.manifest).await?;
     let entries: Arc<[Entry]> = entries.into();
-    let chunks: Vec<ChunkRef> = entries.iter().flat_map(content_chunks).collect();
-    names.extend(chunks.iter().map(ChunkRef::name));
+    names.extend(entries.iter().flat_map(content_chunks).map(|chunk| chunk.name()));
 
+    let local = match earlier {
+        Some(earlier) => {
+            let sealer = source.sealer.clone();
+            blocking(move || Local::open(&earlier, sealer)).await.map(Arc::new)
+        }
+        None => None,
+    };
     let listed = entries.clone();
     let writer = blocking(move || Writer::begin(&into, listed)).await?;
     let part = {
         let entries = entries.clone();
         move |nth: usize| part_of(&entries, nth)
     };
-    let writer = fetch::each(&source, Kind::Content, chunks, part, writer, Writer::write).await?;
+    let chunks = local::look_up(local.clone(), Runs::new(entries.clone()));
+    let (writer, store_bytes) =
+        fetch::each_missing(&source, Kind::Content, chunks, part, writer, Writer::write).await?;
     let index = blocking(move || writer.finish()).await?;
-    tracing::debug!(%job, checkpoint = %checkpoint.number, entries = entries.len(), blobs = names.len(), "state restored");
-    Ok(Baseline { manifest: Some(checkpoint.manifest), blobs: Arc::new(names), index: Arc::new(index) })
+    let local_bytes = local.map_or(0, |local| local.found_bytes());
+    let (files, blobs) = (entries.len(), names.len());
+    tracing::debug!(%job, checkpoint = %checkpoint.number, files, blobs, local_bytes, store_bytes, "state restored");
+    let baseline = Baseline { manifest: Some(checkpoint.manifest), blobs: Arc::new(names), index: Arc::new(index) };
+    Ok(Restored { baseline, local_bytes, store_bytes })
 }
 
 /// Every blob that a checkpoint needs, its root included: what must stay when others are deleted.

@@ -8,6 +8,7 @@
 mod begin;
 pub mod directory;
 mod perform;
+mod remnants;
 mod work;
 
 use crate::attempt::{self, CheckpointFault, PrepareFault};
@@ -76,6 +77,10 @@ enum Input {
     TimerDue,
     LeaseLost,
     Registered(Registered),
+    /// Whether the data directory's disk is short.
+    DiskLookedAt {
+        is_short: bool,
+    },
     Shutdown,
     /// NATS will not come back.
     Closed,
@@ -108,6 +113,10 @@ impl std::fmt::Debug for Registered {
 struct Live {
     assignment: Arc<Assignment>,
     directory: AttemptDirectory,
+    /// What an earlier attempt of the job left here.
+    earlier: Option<AttemptDirectory>,
+    /// Whether this one is to leave something, too.
+    is_kept: bool,
     /// From the ground that was prepared.
     checkpointer: Option<Arc<Checkpointer>>,
     process: Option<ProcessHandle>,
@@ -198,6 +207,8 @@ struct Runner {
     /// Counts registrations: each is a lease of its own.
     registration: u64,
     deadlines: watch::Sender<Deadlines>,
+    /// Whether somebody is looking at the disk.
+    looking_at_disk: bool,
     tasks: mpsc::Sender<Input>,
     /// The report under way.
     answer: Option<BoxFuture<'static, Option<ReportReply>>>,
@@ -271,6 +282,7 @@ impl Runner {
                 self.readiness.pulse.turned();
                 self.move_deadlines();
                 self.survey();
+                self.tend_remnants();
                 self.step(machine::Input::HeartbeatDue).await;
             }
             Input::TimerDue => {
@@ -289,6 +301,7 @@ impl Runner {
                 self.move_deadlines();
                 self.step(machine::Input::Registered).await;
             }
+            Input::DiskLookedAt { is_short } => self.disk_looked_at(is_short),
             Input::Shutdown => self.step(machine::Input::Shutdown).await,
             Input::Closed => {}
         }

@@ -363,6 +363,6 @@ fn nanoseconds(time: FileTime) -> i128 {
     i128::from(time.0) * 1_000_000_000 + i128::from(time.1)
 }
 
-fn device(stat: &Statx) -> (u32, u32) {
+pub(crate) fn device(stat: &Statx) -> (u32, u32) {
     (stat.stx_dev_major, stat.stx_dev_minor)
 }

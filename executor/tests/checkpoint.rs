@@ -74,7 +74,8 @@ impl Job {
     async fn try_restore(&mut self, taken: &Taken) -> Result<(PathBuf, Baseline), RestoreError> {
         self.restored += 1;
         let into = self.room.path().join(format!("restored-{}", self.restored));
-        restore(self.blobs.clone(), key(), JOB, reference(taken), into.clone()).await.map(|baseline| (into, baseline))
+        let restored = restore(self.blobs.clone(), key(), JOB, reference(taken), into.clone(), None).await?;
+        Ok((into, restored.baseline))
     }
 
     /// Restores, and finds what is in the state directory.
@@ -611,12 +612,12 @@ async fn a_checkpoint_opens_for_its_job_and_key_alone() {
     let taken = job.take_changed().await;
     let into = job.room.path().join("elsewhere");
     let other_key = Key::from_bytes([8; 32]);
-    let refused = restore(job.blobs.clone(), other_key, JOB, reference(&taken), into.clone()).await;
+    let refused = restore(job.blobs.clone(), other_key, JOB, reference(&taken), into.clone(), None).await;
     assert!(matches!(refused, Err(RestoreError::Unreadable { fault: Unreadable::Damaged { .. } })));
     let other_job = JobId(uuid::Uuid::from_u128(5));
     let body = job.blobs.get(Owner::Job(JOB), taken.manifest).await.expect("there");
     job.blobs.put(Owner::Job(other_job), taken.manifest, body).await.expect("put");
-    let refused = restore(job.blobs.clone(), key(), other_job, reference(&taken), into.clone()).await;
+    let refused = restore(job.blobs.clone(), key(), other_job, reference(&taken), into.clone(), None).await;
     assert!(matches!(refused, Err(RestoreError::Unreadable { fault: Unreadable::Damaged { .. } })));
     let nothing = Taken { manifest: BlobName([0; 32]), ..taken };
     assert!(matches!(
@@ -631,12 +632,12 @@ async fn nothing_is_restored_over_something() {
     job.write("file", "x");
     let taken = job.take_changed().await;
     let (into, _) = job.restores(&taken).await;
-    let refused = restore(job.blobs.clone(), key(), JOB, reference(&taken), into.clone()).await;
+    let refused = restore(job.blobs.clone(), key(), JOB, reference(&taken), into.clone(), None).await;
     assert!(matches!(refused, Err(RestoreError::Local { .. })), "{refused:?}");
     let link = job.room.path().join("link");
     fs::create_dir(job.room.path().join("target")).expect("made");
     symlink("target", &link).expect("linked");
-    let refused = restore(job.blobs.clone(), key(), JOB, reference(&taken), link).await;
+    let refused = restore(job.blobs.clone(), key(), JOB, reference(&taken), link, None).await;
     assert!(matches!(refused, Err(RestoreError::Local { .. })), "{refused:?}");
 }
 

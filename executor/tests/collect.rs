@@ -160,7 +160,8 @@ impl World {
 
     async fn restored(&self, taken: &Taken, into: PathBuf) -> outlive_executor::checkpoint::Baseline {
         let from = CheckpointRef { number: CheckpointNumber(1), manifest: taken.manifest };
-        restore(self.blobs.clone(), key(), JOB, from, into).await.expect("a retained checkpoint can be restored")
+        let restored = restore(self.blobs.clone(), key(), JOB, from, into, None).await;
+        restored.expect("a retained checkpoint can be restored").baseline
     }
 
     /// The leader commits what the attempt has stored.

@@ -54,7 +54,7 @@ impl ExecutorMachine {
         let (job, attempt, placed_at) = (assignment.job, assignment.attempt, assignment.placed_at);
         let need = Capacity::default();
         if self.intake.assign(&self.holdings, &self.registration.capacity, job, attempt, &need) == Admission::Take {
-            self.replace(job);
+            self.replace(job, false);
             self.holdings.insert(job, Holding { attempt, placed_at, need, over: false });
             self.give_back(job, attempt, cause);
         }
@@ -106,7 +106,7 @@ impl ExecutorMachine {
             Admission::Ignore => {}
             Admission::Refuse { reason } => {
                 tracing::warn!(%job, %attempt, reason, "an assignment is refused");
-                self.replace(job);
+                self.replace(job, false);
                 holding.over = true;
                 self.holdings.insert(job, holding);
                 let outcome = Outcome::LaunchFailed { reason: reason.into() };
@@ -114,7 +114,7 @@ impl ExecutorMachine {
                 self.outbox.push(job, attempt, now_ms, News::Ended(ended));
             }
             Admission::Take => {
-                self.replace(job);
+                self.replace(job, true);
                 if let Driver::Noop(_) = assignment.spec.driver {
                     holding.over = true;
                     self.holdings.insert(job, holding);
@@ -133,10 +133,11 @@ impl ExecutorMachine {
         }
     }
 
-    /// Ends an older attempt of a job that a higher one is ordered for.
-    fn replace(&mut self, job: JobId) {
+    /// Ends an older attempt of a job that a higher one is ordered for, and perhaps begins here.
+    fn replace(&mut self, job: JobId, begins: bool) {
         let Some(older) = self.holdings.get(job).map(|held| held.attempt) else { return };
-        self.give_up(&BTreeSet::from([(job, older)]));
+        self.outbox.withdraw(&BTreeSet::from([(job, older)]));
+        self.abandon(job, older, begins);
     }
 
     /// Whether processes of any attempt of this job may be left.
@@ -148,7 +149,14 @@ impl ExecutorMachine {
     pub(super) fn begin(&mut self, assignment: Arc<Assignment>) {
         let (job, attempt) = (assignment.job, assignment.attempt);
         let (machine, effects) = AttemptMachine::new(Plan::of(&assignment));
-        let live = Live { machine, assignment: Arc::clone(&assignment), wake_at: None };
+        let live = Live {
+            machine,
+            wake_at: None,
+            has_state: assignment.restore.is_some(),
+            stopped: false,
+            comes_back: false,
+            assignment: Arc::clone(&assignment),
+        };
         self.out.push(Effect::Begin(assignment));
         self.live.insert((job, attempt), live);
         self.perform(job, attempt, effects);
@@ -162,7 +170,8 @@ impl ExecutorMachine {
             let ended = Ended { outcome: Outcome::Signalled { signal }, ran_ms: None, result: None };
             self.holdings.end(job, attempt);
             self.outbox.push(job, attempt, self.now_ms(), News::Ended(ended));
-        } else if self.live.contains_key(&(job, attempt)) {
+        } else if let Some(live) = self.live.get_mut(&(job, attempt)) {
+            live.stopped = true;
             self.step(job, attempt, attempt::Input::Stop(how));
         } else if self.intake.stops_missing(&self.holdings, job, attempt) {
             self.outbox.push(job, attempt, self.now_ms(), News::Missing);
@@ -190,12 +199,19 @@ impl ExecutorMachine {
         }
         self.outbox.withdraw(attempts);
         for &(job, attempt) in attempts {
-            self.holdings.remove(job, attempt);
-            if self.waiting.get(&job).is_some_and(|waiting| waiting.attempt == attempt) {
-                self.waiting.remove(&job);
-            }
-            self.step(job, attempt, attempt::Input::Abandon);
+            self.abandon(job, attempt, false);
         }
+    }
+
+    fn abandon(&mut self, job: JobId, attempt: Attempt, comes_back: bool) {
+        self.holdings.remove(job, attempt);
+        if self.waiting.get(&job).is_some_and(|waiting| waiting.attempt == attempt) {
+            self.waiting.remove(&job);
+        }
+        if let Some(live) = self.live.get_mut(&(job, attempt)) {
+            live.comes_back = comes_back;
+        }
+        self.step(job, attempt, attempt::Input::Abandon);
     }
 
     /// The leader has committed this end.

@@ -1,9 +1,10 @@
-//! Fetching blobs in order and ahead of time, and opening them where that holds nobody up.
+//! Fetching blobs in order and ahead of time, and opening them where that holds nobody up. What somebody else has found
+//! already goes with them in its place.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use outlive_schemas::checkpoint::BlobName;
 use outlive_store::blob::{BlobError, BlobStore, Owner};
 
@@ -38,24 +39,50 @@ impl Source {
     }
 }
 
+/// A chunk on its way.
+enum Got {
+    /// It was at hand, and is what its name says.
+    Open(Vec<u8>),
+    Sealed(Bytes),
+}
+
 /// Gives every one of `chunks`, opened and in order, to `take`, which may block. `part` says what the nth is a part of.
 pub(crate) async fn each<T: Send + 'static>(
     source: &Source,
     kind: Kind,
     chunks: Vec<ChunkRef>,
     part: impl Fn(usize) -> String + Send + Sync + 'static,
-    mut state: T,
+    state: T,
     take: fn(&mut T, Vec<u8>) -> Result<(), RestoreError>,
 ) -> Result<T, RestoreError> {
+    let chunks = futures::stream::iter(chunks).map(|chunk| (chunk, None));
+    let (state, _) = each_missing(source, kind, chunks, part, state, take).await?;
+    Ok(state)
+}
+
+/// As [`each`], for chunks of which some come with their contents. How many bytes were fetched is returned as well.
+pub(super) async fn each_missing<T: Send + 'static>(
+    source: &Source,
+    kind: Kind,
+    chunks: impl Stream<Item = (ChunkRef, Option<Vec<u8>>)> + Send,
+    part: impl Fn(usize) -> String + Send + Sync + 'static,
+    mut state: T,
+    take: fn(&mut T, Vec<u8>) -> Result<(), RestoreError>,
+) -> Result<(T, u64), RestoreError> {
     let part = Arc::new(part);
+    let mut fetched_bytes = 0;
     let (sender, mut receiver) = tokio::sync::mpsc::channel(BATCHES_WAITING_MAX);
     let fetching = async {
-        let fetched = futures::stream::iter(chunks.into_iter().enumerate())
-            .map(|(nth, chunk)| {
+        let fetched = chunks
+            .enumerate()
+            .map(|(nth, (chunk, at_hand))| {
                 let part = part.clone();
                 async move {
-                    let sealed = source.get(chunk.name(), || part(nth)).await?;
-                    Ok::<_, RestoreError>((nth, chunk, sealed))
+                    let got = match at_hand {
+                        Some(content) => Got::Open(content),
+                        None => Got::Sealed(source.get(chunk.name(), || part(nth)).await?),
+                    };
+                    Ok::<_, RestoreError>((nth, chunk, got))
                 }
             })
             .buffered(FETCHES_MAX);
@@ -73,17 +100,24 @@ pub(crate) async fn each<T: Send + 'static>(
     let taking = async {
         while let Some(batch) = receiver.recv().await {
             let (sealer, part) = (source.sealer.clone(), part.clone());
-            state = blocking(move || {
-                for (nth, chunk, sealed) in batch {
-                    let opened = sealer.open_chunk(kind, chunk, &sealed);
-                    take(&mut state, opened.map_err(|damage| RestoreError::damaged(chunk.name(), part(nth), damage))?)?;
+            (state, fetched_bytes) = blocking(move || {
+                for (nth, chunk, got) in batch {
+                    let content = match got {
+                        Got::Open(content) => content,
+                        Got::Sealed(sealed) => {
+                            fetched_bytes += chunk.bytes() as u64;
+                            let opened = sealer.open_chunk(kind, chunk, &sealed);
+                            opened.map_err(|damage| RestoreError::damaged(chunk.name(), part(nth), damage))?
+                        }
+                    };
+                    take(&mut state, content)?;
                 }
-                Ok::<_, RestoreError>(state)
+                Ok::<_, RestoreError>((state, fetched_bytes))
             })
             .await?;
         }
-        Ok(state)
+        Ok((state, fetched_bytes))
     };
-    let ((), state) = tokio::try_join!(fetching, taking)?;
-    Ok(state)
+    let ((), taken) = tokio::try_join!(fetching, taking)?;
+    Ok(taken)
 }

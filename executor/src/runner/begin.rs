@@ -104,10 +104,13 @@ pub(crate) async fn run(
             deadlines: watch::Sender::new(Deadlines::of(&*membership, 0)),
             membership,
             registration: 0,
+            looking_at_disk: false,
             tasks,
             answer: None,
         };
-        match runner.run(inlets, inputs, &mut shutdown).await {
+        let end = runner.run(inlets, inputs, &mut shutdown).await;
+        readiness.pulse.while_waiting(workshop.remnants.clear()).await;
+        match end {
             End::Over(Over::Left) => return Ok(()),
             End::Closed => return Err(ExecutorError::NatsClosed),
             End::Over(Over::Dismissed) => intake = runner.machine.begin_anew(),

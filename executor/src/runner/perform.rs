@@ -1,9 +1,11 @@
 //! Between the machines and the tasks: what a task came back with becomes a machine's input, and a machine's effects
 //! become tasks.
 
+use super::remnants;
 use super::work::{self, Ground, Launched};
 use super::{AttemptInput, Input, Live, Runner, ask};
 use crate::attempt::{self, Effect};
+use crate::checkpoint::blocking;
 use crate::driver::process::{ControlError, ProcessEvent, ProcessHandle};
 use crate::error::explained;
 use crate::machine;
@@ -49,6 +51,8 @@ impl Runner {
         let Some(live) = self.live.get_mut(&(job, attempt)) else { return };
         let input = match input {
             AttemptInput::Prepared(Ok(Ground { checkpointer })) => {
+                live.earlier = None;
+                clean_up(self.workshop.remnants.give_up(job));
                 live.checkpointer = Some(checkpointer);
                 attempt::Input::Prepared
             }
@@ -161,6 +165,11 @@ impl Runner {
         match effect {
             machine::Effect::Begin(assignment) => self.begin(assignment),
             machine::Effect::Attempt(job, attempt, effect) => self.perform_for(job, attempt, effect),
+            machine::Effect::Keep(job, attempt) => {
+                if let Some(live) = self.live.get_mut(&(job, attempt)) {
+                    live.is_kept = true;
+                }
+            }
             machine::Effect::Report(batch) => self.answer = Some(ask(self.client.clone(), batch).boxed()),
             machine::Effect::CollectGarbage(retained) => self.collect_garbage(retained),
             machine::Effect::ForgetReport => self.answer = None,
@@ -178,9 +187,16 @@ impl Runner {
     fn begin(&mut self, assignment: Arc<Assignment>) {
         let (job, attempt) = (assignment.job, assignment.attempt);
         let directory = AttemptDirectory::new(&self.data_dir, job, attempt);
+        let mut earlier = self.workshop.remnants.lend(job, &directory);
+        if assignment.restore.is_none() {
+            earlier = None;
+            clean_up(self.workshop.remnants.give_up(job));
+        }
         let live = Live {
             assignment,
             directory,
+            earlier,
+            is_kept: false,
             checkpointer: None,
             process: None,
             logs: None,
@@ -205,7 +221,10 @@ impl Runner {
         match effect {
             Effect::Prepare => {
                 let (assignment, directory) = (Arc::clone(&live.assignment), live.directory.clone());
-                let work = async move { AttemptInput::Prepared(workshop.prepare(&assignment, &directory).await) };
+                let earlier = live.earlier.clone();
+                let work = async move {
+                    AttemptInput::Prepared(workshop.prepare(&assignment, &directory, earlier.as_ref()).await)
+                };
                 live.preparing = Some(spawn(&self.tasks, job, attempt, work));
             }
             Effect::CancelPrepare => give_up(&mut live.preparing),
@@ -276,11 +295,48 @@ impl Runner {
             }
             Effect::Forget => {
                 if let Some(live) = self.live.remove(&(job, attempt)) {
-                    clean_up(live.directory);
+                    self.leave(job, live.directory, live.is_kept);
                 }
             }
             // The machine keeps reports itself.
             Effect::Report { .. } => {}
+        }
+    }
+
+    /// Keeps what an attempt leaves, or removes it with what is left of an earlier one.
+    fn leave(&self, job: JobId, directory: AttemptDirectory, is_kept: bool) {
+        let remnants = &self.workshop.remnants;
+        if is_kept {
+            return clean_up(remnants.keep(job, directory, self.now_ms()));
+        }
+        let mut removed = remnants.give_up(job);
+        removed.push(directory);
+        clean_up(removed);
+    }
+
+    /// Removes what has been kept for too long, and has somebody look at what is left of the disk.
+    pub(super) fn tend_remnants(&mut self) {
+        clean_up(self.workshop.remnants.expired(self.now_ms()));
+        if self.looking_at_disk || self.workshop.remnants.is_empty() {
+            return;
+        }
+        self.looking_at_disk = true;
+        let (path, tasks) = (self.data_dir.clone(), self.tasks.clone());
+        tokio::spawn(async move {
+            let is_short = blocking(move || remnants::is_disk_short(&path)).await;
+            // The loop has ended if nobody listens.
+            let _ = tasks.send(Input::DiskLookedAt { is_short }).await;
+        });
+    }
+
+    pub(super) fn disk_looked_at(&mut self, is_short: bool) {
+        self.looking_at_disk = false;
+        if is_short {
+            let removed = self.workshop.remnants.all();
+            if !removed.is_empty() {
+                tracing::info!(removed = removed.len(), "the disk is short: no ended attempt's state is kept");
+            }
+            clean_up(removed);
         }
     }
 
@@ -312,13 +368,11 @@ fn spawn(
     task.abort_handle()
 }
 
-/// Removes the directory where that may block. Whether or not that works, the attempt is over.
-fn clean_up(directory: AttemptDirectory) {
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = directory.remove() {
-            tracing::warn!(?directory, %error, "an attempt's directory was not removed");
-        }
-    });
+/// Removes directories where that may block.
+fn clean_up(directories: Vec<AttemptDirectory>) {
+    if !directories.is_empty() {
+        tokio::task::spawn_blocking(move || remnants::remove(&directories));
+    }
 }
 
 fn give_up(task: &mut Option<AbortHandle>) {

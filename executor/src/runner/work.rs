@@ -15,6 +15,7 @@ use crate::logs::{LogPump, LogSink, LogTarget, Output, spawn_logs};
 use crate::metrics;
 use crate::restore::{RestoreError, restore};
 use crate::runner::directory::AttemptDirectory;
+use crate::runner::remnants::{self, Remnants};
 use crate::scan::Reading;
 use crate::shim::BootTime;
 use compact_str::CompactString;
@@ -48,6 +49,7 @@ pub struct Workshop {
     pub logs: Arc<LogSink>,
     pub shim: PathBuf,
     pub place: Place,
+    pub remnants: Remnants,
     restores: Semaphore,
     launches: Semaphore,
     readings: Semaphore,
@@ -89,6 +91,7 @@ impl Workshop {
             logs,
             shim,
             place,
+            remnants: Remnants::default(),
             restores: Semaphore::new(RESTORES_MAX),
             launches: Semaphore::new(LAUNCHES_MAX),
             readings: Semaphore::new(READINGS_MAX),
@@ -96,19 +99,20 @@ impl Workshop {
         }
     }
 
-    /// Makes the directory, gets the key, and restores the state if there is one.
-    pub async fn prepare(&self, assignment: &Assignment, directory: &AttemptDirectory) -> Result<Ground, PrepareFault> {
+    /// Makes the directory, gets the key, and restores the state if there is one, with the help of what an `earlier`
+    /// attempt left here.
+    pub async fn prepare(
+        &self,
+        assignment: &Assignment,
+        directory: &AttemptDirectory,
+        earlier: Option<&AttemptDirectory>,
+    ) -> Result<Ground, PrepareFault> {
         let _turn = turn(&self.restores).await;
         let key = self.key(assignment).await?;
-        let (place, input) = (directory.clone(), assignment.spec.input.clone());
-        let inputs = assignment.inputs.clone();
-        let made = blocking(move || place.create(input.as_ref(), &inputs)).await;
-        made.map_err(|error| PrepareFault::Local {
-            reason: shortened(&format!("the attempt's directory cannot be made: {error}")),
-        })?;
+        make(assignment, directory).await?;
         let baseline = match assignment.restore {
             None => None,
-            Some(from) => Some(self.restore(assignment, from, &key, directory).await?),
+            Some(from) => Some(self.restore(assignment, from, &key, directory, earlier).await?),
         };
         let (state, staging, blobs) = (directory.state(), directory.staging(), Arc::clone(&self.blobs));
         let checkpointer = Checkpointer::new(assignment.job, key, state, staging, blobs, baseline)
@@ -143,11 +147,20 @@ impl Workshop {
         from: CheckpointRef,
         key: &Key,
         directory: &AttemptDirectory,
+        earlier: Option<&AttemptDirectory>,
     ) -> Result<Baseline, PrepareFault> {
         let began = BootTime::now();
-        let restored = restore(Arc::clone(&self.blobs), key.clone(), assignment.job, from, directory.state()).await;
-        metrics::restored(restored.is_ok().then(|| BootTime::now().since(began)));
-        restored.map_err(|error| {
+        let restore = |earlier: Option<&AttemptDirectory>| {
+            let (blobs, earlier) = (Arc::clone(&self.blobs), earlier.map(AttemptDirectory::state));
+            restore(blobs, key.clone(), assignment.job, from, directory.state(), earlier)
+        };
+        let mut restored = restore(earlier).await;
+        if restored.as_ref().is_err_and(is_disk_full) && self.make_room(earlier).await {
+            make(assignment, directory).await?;
+            restored = restore(None).await;
+        }
+        metrics::restored(restored.as_ref().ok().map(|restored| (BootTime::now().since(began), restored)));
+        restored.map(|restored| restored.baseline).map_err(|error| {
             let reason = explained(&error);
             match error {
                 RestoreError::Unavailable { .. } => PrepareFault::Unavailable { reason },
@@ -158,6 +171,14 @@ impl Workshop {
                 RestoreError::Local { .. } => PrepareFault::Local { reason },
             }
         })
+    }
+
+    /// Removes whatever lies on the disk and can be had elsewhere. Whether there was anything.
+    async fn make_room(&self, earlier: Option<&AttemptDirectory>) -> bool {
+        let kept = self.remnants.clear().await;
+        let Some(earlier) = earlier.cloned() else { return kept > 0 };
+        blocking(move || remnants::remove(&[earlier])).await;
+        true
     }
 
     /// Starts the process.
@@ -270,6 +291,19 @@ fn unfrozen(error: FreezeError) -> CheckpointFault {
 
 fn fault(error: &dyn std::error::Error) -> CheckpointFault {
     CheckpointFault::Failed { reason: explained(error) }
+}
+
+async fn make(assignment: &Assignment, directory: &AttemptDirectory) -> Result<(), PrepareFault> {
+    let (place, input, inputs) = (directory.clone(), assignment.spec.input.clone(), assignment.inputs.clone());
+    let made = blocking(move || place.create(input.as_ref(), &inputs)).await;
+    made.map_err(|error| PrepareFault::Local {
+        reason: shortened(&format!("the attempt's directory cannot be made: {error}")),
+    })
+}
+
+fn is_disk_full(error: &RestoreError) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error, RestoreError::Local { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
 }
 
 async fn turn(gate: &Semaphore) -> SemaphorePermit<'_> {

@@ -141,7 +141,7 @@ async fn what_is_exported_is_imported_under_another_jobs_key() {
     assert_ne!(imported.manifest, taken.manifest, "names are the other job's");
     let from = CheckpointRef { number: CheckpointNumber(1), manifest: imported.manifest };
     let into = there.path("restored");
-    restore(there.blobs.clone(), key(2), TO, from, into.clone()).await.expect("restored");
+    restore(there.blobs.clone(), key(2), TO, from, into.clone(), None).await.expect("restored");
     assert_eq!(listed(&into), listed(&state));
 
     // Once more, as after an import that was broken off: it comes to the same.

@@ -5,6 +5,7 @@ mod support;
 mod leader;
 mod world;
 
+mod again;
 mod ending;
 mod moving;
 mod orders;

@@ -104,6 +104,7 @@ async fn it_shows_how_it_is() {
         "outlive_checkpoint_bytes_total{kind=\"state\"} 2",
         "outlive_checkpoint_age_seconds",
         "outlive_decrypt_failures_total 0",
+        "outlive_restored_bytes_total{source=\"local\"} 0",
         "outlive_heartbeat_age_seconds 0",
         "outlive_attempts_held 1",
     ] {

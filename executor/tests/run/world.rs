@@ -89,6 +89,11 @@ impl World {
         }
     }
 
+    pub async fn blobs(&self) -> JetStreamBlobs {
+        let nats = nats::connect(&nats_config(&self.nats_server), "test").await.expect("connected");
+        JetStreamBlobs::attach(&nats).await.expect("blobs")
+    }
+
     pub fn data_dir(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -385,8 +385,8 @@ impl ExecutorNode {
             Effect::ForgetReport => self.report = None,
             Effect::Beat(beat) => self.broadcast_beat(beat, env),
             Effect::Register => self.register(env),
-            // Chunks that nobody needs any more stay, in the simulation.
-            Effect::LeaderHeard | Effect::Withdrawn | Effect::CollectGarbage(_) => {}
+            // In the simulation chunks that nobody needs any more stay, and what ended attempts leave does not.
+            Effect::LeaderHeard | Effect::Withdrawn | Effect::CollectGarbage(_) | Effect::Keep(..) => {}
         }
     }
 
