@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Nothing in `attempts` outlives the executor that made it: the processes are gone with it, and the state is in the
-//! blob store as far as the leader knows of it.
+//! blob store as far as the leader knows of it. A directory may stay for a while after its attempt (`remnants`).
 
 use crate::attempt::ResultFile;
 use crate::error::ExecutorError;

@@ -10,10 +10,10 @@ use outlive_schemas::message::{Ended, Order, Outcome, StopAttempt};
 use outlive_store::blob::{BlobStore, Owner};
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 const FIRST: Attempt = Attempt(1);
 const FILES: u64 = 40;
-const SIZE: u64 = 50_000 * FILES;
 /// Reads everything, in the order in which it was made.
 const SUM: &str = "cat $(seq 40) | cksum > $OUTLIVE_RESULT";
 
@@ -27,15 +27,19 @@ struct Job {
 
 impl Job {
     async fn new(world: &World, leader: &Leader, executor: &Running) -> Job {
+        Job::of_files(FILES, 50_000, world, leader, executor).await
+    }
+
+    async fn of_files(files: u64, bytes: u64, world: &World, leader: &Leader, executor: &Running) -> Job {
         let id = new_job();
         let ending = world.dir.path().join(format!("ending-{id}"));
         let text = format!(
-            "for n in $(seq {FILES}); do head -c 50000 /dev/urandom > $n; done\n\
+            "for n in $(seq {files}); do head -c {bytes} /dev/urandom > $n; done\n\
              while [ ! -e {0} ]; do sleep 0.02; done; . {0}",
             ending.display()
         );
         run_on(leader, executor.id, &assignment(leader, id, script(&text))).await;
-        let whole = || checkpoints(leader, id, FIRST).into_iter().find(|taken| taken.size_bytes == SIZE);
+        let whole = || checkpoints(leader, id, FIRST).into_iter().find(|taken| taken.size_bytes == files * bytes);
         until("a checkpoint of all of it", BOUND, async || whole().is_some()).await;
         let state = world.data_dir("e-1").join(format!("attempts/{id}-1/state"));
         Job { id, taken: whole().expect("just found"), state, ending }
@@ -183,4 +187,27 @@ async fn where_there_is_no_room_for_both_the_state_is_fetched() {
     assert_eq!(again.outcome, Outcome::Exited { code: 0 }, "{again:?}");
     assert_eq!(text(again.result), expected);
     assert!(!job.state.exists());
+}
+
+/// `cargo test --release -p outlive-executor --test run -- --ignored --nocapture again`
+///
+/// From the order until the end of a process that ends at once, on the executor where the job was and on another of the same host.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn how_long_a_restart_in_place_takes() {
+    let world = World::new().await;
+    let leader = world.leader().await;
+    let (here, elsewhere) = (world.executor("e-1").await, world.executor("e-2").await);
+    let job = Job::of_files(2_000, 100_000, &world, &leader, &here).await;
+    job.end(&leader, &here, "exit 3").await;
+    for round in 0..3 {
+        for (attempt, executor, command) in [(2 * round + 2, &elsewhere, "exit 0"), (2 * round + 3, &here, "exit 3")] {
+            let began = Instant::now();
+            let ended = job.again(&leader, executor, attempt, command).await;
+            let took = began.elapsed();
+            let place = if attempt % 2 == 0 { "elsewhere" } else { "here" };
+            println!("{place}: {took:.3?}, {:?} after {:?} ms", ended.outcome, ended.ran_ms);
+            nothing_held(&leader, executor).await;
+        }
+    }
 }
