@@ -275,6 +275,20 @@ impl Job {
         self.life.iter().flat_map(|life| &life.snapshots).any(Snapshot::is_importing)
     }
 
+    /// Whether what is done to it waits until its executor says that nothing of its attempt is left, or is certainly
+    /// gone. No time ends that: a job that must never run twice might go on elsewhere while its attempt still runs.
+    pub(crate) fn awaits_its_end(&self) -> bool {
+        if !self.spec.exclusive || self.placement.is_none() {
+            return false;
+        }
+        match self.change() {
+            Some(Change::Stop { force, .. }) => *force,
+            Some(Change::Update { allow_lost_state, .. }) => *allow_lost_state || self.attempt_started_at.is_none(),
+            Some(Change::RollBack { .. }) => true,
+            Some(Change::Prove { .. }) | None => false,
+        }
+    }
+
     /// When something of all this is due.
     pub(crate) fn due_at(&self) -> Option<Timestamp> {
         let life = self.life.as_deref()?;
@@ -283,7 +297,7 @@ impl Job {
                 && life.change.as_ref().and_then(Change::snapshot) != Some(&snapshot.name)
         });
         let snapshots = waiting.map(|snapshot| snapshot.due_at).min();
-        let change = life.change.as_ref().map(|change| match change {
+        let change = life.change.as_ref().filter(|_| !self.awaits_its_end()).map(|change| match change {
             Change::Stop { give_up_at, .. }
             | Change::Update { give_up_at, .. }
             | Change::RollBack { give_up_at, .. } => *give_up_at,

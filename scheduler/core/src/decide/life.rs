@@ -567,10 +567,12 @@ pub(super) fn attend(state: &State, id: JobId, now: Timestamp) -> Result<Vec<Env
 }
 
 fn attend_change(id: JobId, job: &Job, now: Timestamp) -> Vec<Envelope> {
+    if job.awaits_its_end() {
+        return Vec::new();
+    }
     let unheard = || -> CompactString { "its executor did not say in time what became of it".into() };
     let given_up =
         || End { at: now, latest: job.restorable_checkpoint().copied(), exit_code: None, lost: Some(unheard()) };
-    let may_run_on = job.spec.exclusive && job.placement.is_some();
     match job.change() {
         Some(Change::Prove { from, base, by }) => {
             if job.proven_at().is_some_and(|at| at <= now) {
@@ -584,10 +586,6 @@ fn attend_change(id: JobId, job: &Job, now: Timestamp) -> Vec<Envelope> {
             let asked = Rollback { to: *from, base: base.clone(), automatic: true, reason, request_id: None };
             begin_rollback(id, job, asked, now)
         }
-        // The next attempt of one that must never run twice waits until nothing of this one is left.
-        Some(Change::Stop { force: true, .. } | Change::RollBack { .. }) if may_run_on => Vec::new(),
-        Some(Change::Update { allow_lost_state: true, .. }) if may_run_on => Vec::new(),
-        Some(Change::Update { .. }) if may_run_on && job.attempt_started_at.is_none() => Vec::new(),
         Some(Change::Stop { force: true, give_up_at, .. }) if *give_up_at <= now => {
             let reason = "stopped by force; its executor did not confirm that nothing of it is left".into();
             stopped(id, job, Some(reason), None, None, now)

@@ -131,15 +131,54 @@ fn force_stops_whatever_it_is() {
 
 #[test]
 fn the_next_attempt_of_one_that_must_never_run_twice_waits_until_nothing_of_this_one_is_left() {
-    let alone = |spec: JobSpec| spec.with(|spec| spec.exclusive = true);
     let up = given([joined(A), joined(B)]).and(running(job(1), alone(service()), A));
-    let updated = update_as(origin(None), job(1), 1, alone(newer()), true);
-    for change in [stop_service(job(1), true), updated] {
-        let scene = up.clone().when(change).happened().0.at(9_999_999).when(ATTEND).stale();
+    let starting = given([joined(A), joined(B), submitted(job(1), alone(service())), placed(job(1), 1, A)]);
+    let update = |allow_lost_state| update_as(origin(None), job(1), 1, alone(newer()), allow_lost_state);
+    for (scene, change) in [
+        (up.clone(), stop_service(job(1), true)),
+        (up, update(true)),
+        (starting.clone(), stop_service(job(1), true)),
+        (starting.clone(), update(false)),
+        (alone_and_proving(), roll_back(job(1), 2)),
+    ] {
+        let scene = scene.when(change).happened().0.at(9_999_999);
+        assert_eq!(timer::due(&scene.state, scene.time(), 9), [], "no time ends its waiting");
+        let attempt = scene.job(job(1)).attempt.0;
+        let scene = scene.when(ATTEND).stale();
         assert!(scene.job(job(1)).placement.is_some());
-        let scene = scene.and([lost(A)]).when(evict(job(1), 1)).happened().0;
-        assert!(scene.job(job(1)).placement.is_none());
+        let gone = scene.clone().and([lost(A)]).when(evict(job(1), attempt)).happened().0;
+        assert!(gone.job(job(1)).placement.is_none());
+        let told = scene.when(report(A, job(1), attempt, exited(1))).happened().0;
+        assert!(told.job(job(1)).placement.is_none());
     }
+    // One that is up can fail to give its state back in time, and goes on.
+    let scene = starting.when(update(false)).happened().0.at(650_000).and([started(job(1), 1, T0)]);
+    assert_eq!(timer::due(&scene.state, scene.time(), 9), [ATTEND]);
+    assert_eq!(status(&scene.when(ATTEND).happened().0), Status::Running);
+}
+
+fn alone(spec: JobSpec) -> JobSpec {
+    spec.with(|spec| spec.exclusive = true)
+}
+
+/// Version 2 of a job that must never run twice is up in attempt 2 on A.
+fn alone_and_proving() -> Scene {
+    let scene = given([joined(A), joined(B)]).and(running(job(1), alone(service()), A));
+    let scene = scene.when(update(job(1), 1, alone(newer()))).happened().0;
+    let scene = scene.when(report(A, job(1), 1, released(Some(2), None))).happened().0;
+    let scene = scene.when(place(job(1), 2, A)).happened().0;
+    scene.when(report(A, job(1), 2, News::Started)).happened().0
+}
+
+#[test]
+fn those_who_wait_for_their_executors_keep_nobody_else_waiting() {
+    let mut scene = given([joined(A)]);
+    for number in 1..=3 {
+        scene = scene.and(running(job(number), alone(service()), A));
+        scene = scene.when(stop_service(job(number), true)).happened().0;
+    }
+    let scene = scene.at(1).and(running(job(4), service(), A)).when(stop_service(job(4), true)).happened().0;
+    assert_eq!(timer::due(&scene.state, at(40_000), 2), [Command::AttendJob { job: job(4) }]);
 }
 
 #[test]
