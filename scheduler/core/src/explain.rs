@@ -5,7 +5,8 @@ use crate::plan::admission::{self, Hold};
 use crate::plan::doors::Doors;
 use crate::plan::{Hints, feasible};
 use crate::queue::Shape;
-use crate::state::{Executor, Job, State};
+use crate::state::{EXCLUSIVE_WAIT, Executor, Job, State};
+use outlive_schemas::command::LossReason;
 use outlive_schemas::id::JobId;
 use outlive_schemas::limits;
 use outlive_schemas::queue::InQueue;
@@ -24,6 +25,10 @@ pub fn why(state: &State, hints: &Hints, id: JobId, job: &Job, now: Timestamp) -
         }
         _ => summary(state, id, job, reasons.len(), now),
     };
+    if let Some((executor, because)) = held_by_its_attempt(state, job) {
+        write!(summary, "; it is exclusive, and waits for its executor, which {because}").expect("a string takes it");
+        reasons.push(refusal(executor, format!("it {because}")));
+    }
     if let Some(InQueue { name, ahead: ahead @ 1.., .. }) = &queue {
         write!(summary, "; before it in queue `{name}`: {ahead}").expect("a string takes it");
     }
@@ -43,6 +48,26 @@ fn in_queue(state: &State, id: JobId, job: &Job, now: Timestamp) -> InQueue {
     };
     let held_by = hold.as_ref().map(Hold::by);
     InQueue { name: job.spec.queue.clone(), priority: job.spec.priority, ahead, held_by, next_try_at }
+}
+
+/// What keeps a job waiting that must never run twice, and is to end or to go on elsewhere: nobody can tell yet that
+/// nothing of its attempt is left.
+fn held_by_its_attempt<'a>(state: &'a State, job: &Job) -> Option<(&'a Executor, String)> {
+    let placed = job.placement.filter(|_| job.spec.exclusive)?;
+    let executor = state.executors.get(&placed.executor)?;
+    let because = match executor.lost {
+        // Its goodbye was such a confirmation.
+        Some(loss) if loss.reason == LossReason::Left => return None,
+        Some(loss) => {
+            let over_at = loss.last_seen + EXCLUSIVE_WAIT;
+            format!("is lost: its lease is certainly over at {over_at} at the earliest")
+        }
+        None if job.stop.is_some() || job.awaits_its_end() => {
+            "has not confirmed that nothing of the attempt is left; the end of its lease would do, too".to_owned()
+        }
+        None => return None,
+    };
+    Some((executor, because))
 }
 
 const LOST: &str = "it is lost";

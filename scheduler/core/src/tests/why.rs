@@ -133,6 +133,33 @@ fn every_status_is_told() {
 }
 
 #[test]
+fn an_exclusive_job_says_that_it_waits_for_its_executor() {
+    let alone = || service().with(|spec| spec.exclusive = true);
+    let up = |spec| given([joined(A), joined(B)]).and(running(job(1), spec, A));
+    let unconfirmed = "has not confirmed that nothing of the attempt is left; the end of its lease would do, too";
+    let lease = format!("is lost: its lease is certainly over at {} at the earliest", at(7_000));
+    let updated = |spec| update_as(origin(None), job(1), 1, spec, true);
+    let newer = || alone().with(|spec| spec.priority.0 += 1);
+    for change in [cancel(job(1)), kill(job(1)), stop_service(job(1), true), updated(newer())] {
+        let before = up(alone());
+        assert!(!before.why(1).summary.contains("exclusive") && before.why(1).reasons.is_empty());
+        let waits = before.when(change).happened().0;
+        let why = waits.why(1);
+        assert!(why.summary.ends_with(&format!("; it is exclusive, and waits for its executor, which {unconfirmed}")));
+        assert_eq!(reasons(&why), [("executor-a-1", &*format!("it {unconfirmed}"))]);
+        let why = waits.and([lost(A)]).why(1);
+        assert!(why.summary.ends_with(&format!("waits for its executor, which {lease}")), "{}", why.summary);
+        assert_eq!(reasons(&why), [("executor-a-1", &*format!("it {lease}"))]);
+    }
+    // One that is only to go on elsewhere waits in the same way.
+    assert!(up(alone()).and([lost(A)]).why(1).summary.ends_with(&lease));
+    // Others do not wait, and a stop with a snapshot goes on or is given up in time.
+    let plain = up(service()).when(cancel(job(1))).happened().0.and([lost(A)]);
+    let gentle = up(alone()).when(stop_service(job(1), false)).happened().0;
+    assert!(plain.why(1).reasons.is_empty() && gentle.why(1).reasons.is_empty());
+}
+
+#[test]
 fn the_planner_and_why_agree_for_every_executor() {
     let hdd = |r: &mut Registration| drop(r.labels.insert("disk".into(), "hdd".into()));
     let noops = |r: &mut Registration| r.drivers = vec![DriverKind::Noop];
