@@ -313,6 +313,8 @@ pub struct ArrayAdvanced {
 pub struct ArrayCancelRequested {
     pub job: JobId,
     pub how: Stop,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<CompactString>,
 }
 
 /// Some of its tasks are cancelled: those that wait, at once; those on their way are told by what follows in the same

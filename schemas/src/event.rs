@@ -253,12 +253,16 @@ pub struct ExecutorDraining {
     pub name: ExecutorName,
     /// What could not be given back with its state by then is taken off without.
     pub deadline: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<CompactString>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecutorUndrained {
     pub name: ExecutorName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<CompactString>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,12 +270,17 @@ pub struct ExecutorUndrained {
 pub struct ZoneDraining {
     pub zone: Zone,
     pub deadline: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<CompactString>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ZoneNamed {
     pub zone: Zone,
+    /// Where somebody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<CompactString>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -388,6 +397,8 @@ pub struct CancelRequested {
     pub job: JobId,
     pub attempt: Attempt,
     pub how: Stop,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<CompactString>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -407,6 +418,9 @@ pub struct JobFinished {
     pub started_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Payload>,
+    /// Of the request that cancelled it, where no executor had to be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<CompactString>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

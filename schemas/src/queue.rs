@@ -175,6 +175,8 @@ pub struct QueuePut {
     pub namespace: Namespace,
     pub name: QueueName,
     pub settings: QueueSettings,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<CompactString>,
 }
 
 /// → forgotten; `default` goes back to how it was at first.
@@ -183,6 +185,8 @@ pub struct QueuePut {
 pub struct QueueDeleted {
     pub namespace: Namespace,
     pub name: QueueName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<CompactString>,
 }
 
 /// running → pending: it has given way to a job of a higher priority, and waits for room again.

@@ -91,6 +91,11 @@ pub fn log_key(epoch: u32) -> String {
 /// Namespaces that no user may have, for their subjects are Outlive's.
 pub const RESERVED_NAMESPACES: [&str; 1] = ["sys"];
 
+/// The one in which operators ask.
+pub fn operators() -> Namespace {
+    Namespace::new(RESERVED_NAMESPACES[0]).expect("it is a name")
+}
+
 /// Header: the format of a body; see [`crate::codec`].
 pub const HEADER_CONTENT_TYPE: &str = "content-type";
 pub const HEADER_REQUEST_ID: &str = "Nats-Msg-Id";

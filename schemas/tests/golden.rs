@@ -185,6 +185,7 @@ fn finished(status: Status) -> JobFinished {
         exit_code: None,
         started_at: None,
         result: None,
+        request_id: None,
     }
 }
 
@@ -203,7 +204,8 @@ const FIRST_CAUSES: [Cause; 7] = [
 fn expected() -> BTreeMap<&'static str, Vec<Event>> {
     let name = || "executor-a-1".parse().expect("a name");
     let lost = |reason| Event::ExecutorLost(ExecutorLost { executor: executor(), reason, last_seen: AT });
-    let cancel = |how| Event::CancelRequested(CancelRequested { job: job(), attempt: Attempt(1), how });
+    let cancel =
+        |how| Event::CancelRequested(CancelRequested { job: job(), attempt: Attempt(1), how, request_id: None });
     let placed = |restore| {
         Event::JobPlaced(JobPlaced {
             job: job(),
@@ -245,12 +247,18 @@ fn expected() -> BTreeMap<&'static str, Vec<Event>> {
         ("term_started/1", vec![Event::TermStarted(started)]),
         ("executor_joined/1", vec![Event::ExecutorJoined(joined), Event::ExecutorJoined(bare)]),
         ("executor_lost/1", vec![lost(LossReason::ProcessGone), lost(LossReason::Silent), lost(LossReason::Left)]),
-        ("executor_draining/1", vec![Event::ExecutorDraining(ExecutorDraining { name: name(), deadline: LATEST })]),
-        ("executor_undrained/1", vec![Event::ExecutorUndrained(ExecutorUndrained { name: name() })]),
-        ("zone_draining/1", vec![Event::ZoneDraining(ZoneDraining { zone: zone("a"), deadline: LATEST })]),
-        ("zone_undrained/1", vec![Event::ZoneUndrained(ZoneNamed { zone: zone("a") })]),
+        (
+            "executor_draining/1",
+            vec![Event::ExecutorDraining(ExecutorDraining { name: name(), deadline: LATEST, request_id: None })],
+        ),
+        ("executor_undrained/1", vec![Event::ExecutorUndrained(ExecutorUndrained { name: name(), request_id: None })]),
+        (
+            "zone_draining/1",
+            vec![Event::ZoneDraining(ZoneDraining { zone: zone("a"), deadline: LATEST, request_id: None })],
+        ),
+        ("zone_undrained/1", vec![Event::ZoneUndrained(ZoneNamed { zone: zone("a"), request_id: None })]),
         ("zone_lost/1", vec![Event::ZoneLost(ZoneLost { zone: zone("a"), executors: u32::MAX })]),
-        ("zone_steady/1", vec![Event::ZoneSteady(ZoneNamed { zone: zone("a") })]),
+        ("zone_steady/1", vec![Event::ZoneSteady(ZoneNamed { zone: zone("a"), request_id: None })]),
         (
             "job_submitted/1",
             vec![
@@ -331,7 +339,9 @@ fn expected() -> BTreeMap<&'static str, Vec<Event>> {
 fn expected_of_queues() -> Vec<(&'static str, Vec<Event>)> {
     let (namespace, name): (Namespace, QueueName) =
         ("default".parse().expect("a namespace"), "mail".parse().expect("a name"));
-    let put = |settings| Event::QueuePut(QueuePut { namespace: namespace.clone(), name: name.clone(), settings });
+    let put = |settings| {
+        Event::QueuePut(QueuePut { namespace: namespace.clone(), name: name.clone(), settings, request_id: None })
+    };
     let full = QueueSettings {
         concurrency: Some(1_000_000),
         rate: Some(Rate { limit: 100, per: Millis::minutes(1) }),
@@ -341,7 +351,8 @@ fn expected_of_queues() -> Vec<(&'static str, Vec<Event>)> {
     };
     // Written out for the same reason as `bare_spec`.
     let bare = QueueSettings { concurrency: None, rate: None, weight: 1, max_waiting: None, paused: false };
-    let deleted = Event::QueueDeleted(QueueDeleted { namespace: namespace.clone(), name: name.clone() });
+    let deleted =
+        Event::QueueDeleted(QueueDeleted { namespace: namespace.clone(), name: name.clone(), request_id: None });
     let preempted = JobPreempted { job: job(), attempt: Attempt(3), reason: "gave way".into(), ended_at: AT };
     vec![
         ("queue_put/1", vec![put(full), put(bare)]),
@@ -350,24 +361,48 @@ fn expected_of_queues() -> Vec<(&'static str, Vec<Event>)> {
     ]
 }
 
-/// Fields that specifications gained after `job_submitted/1` was frozen, each left out where it says nothing: so older
-/// logs read as they did, and a log that has them stops an older reader by their names.
-fn later_fields() -> Vec<(&'static str, JobSpec)> {
+/// Fields that events, and the specifications in them, gained after these were frozen, each left out where it says
+/// nothing: so older logs read as they did, and a log that has them stops an older reader by their names.
+fn later_fields() -> Vec<(&'static str, Vec<Event>)> {
     let concurrency = Some(Box::new(Concurrency { key: "größe 42".into(), limit: 3 }));
     let queue = "mail".parse().expect("a name");
-    vec![
+    let specs = [
         ("queue", JobSpec { queue, priority: Priority(0), concurrency, ..bare_spec() }),
         ("preemptible", JobSpec { preemptible: true, ..bare_spec() }),
         ("depends_on", waiting_spec()),
         ("array", JobSpec { array: Some(ArraySpec { count: 100_000, parallel: Some(50) }), ..bare_spec() }),
+    ];
+    let of_specs = specs.into_iter().map(|(name, spec)| (name, vec![submitted(None, spec)]));
+    of_specs.chain([("request_id", asked_for())]).collect()
+}
+
+/// What is done at a request that is remembered.
+fn asked_for() -> Vec<Event> {
+    let request_id = || Some("request 3".into());
+    let (job, attempt, how) = (job(), Attempt(1), Stop::Kill);
+    let executor = || "executor-a-1".parse().expect("a name");
+    let (namespace, mail): (Namespace, QueueName) =
+        ("default".parse().expect("a namespace"), "mail".parse().expect("a name"));
+    let settings = QueueSettings::default();
+    let put = QueuePut { namespace: namespace.clone(), name: mail.clone(), settings, request_id: request_id() };
+    vec![
+        Event::CancelRequested(CancelRequested { job, attempt, how, request_id: request_id() }),
+        Event::JobFinished(JobFinished { request_id: request_id(), ..finished(Status::Cancelled) }),
+        Event::ArrayCancelRequested(ArrayCancelRequested { job, how, request_id: request_id() }),
+        Event::QueuePut(put),
+        Event::QueueDeleted(QueueDeleted { namespace, name: mail, request_id: request_id() }),
+        Event::ExecutorDraining(ExecutorDraining { name: executor(), deadline: AT, request_id: request_id() }),
+        Event::ExecutorUndrained(ExecutorUndrained { name: executor(), request_id: request_id() }),
+        Event::ZoneDraining(ZoneDraining { zone: zone("a"), deadline: AT, request_id: request_id() }),
+        Event::ZoneUndrained(ZoneNamed { zone: zone("a"), request_id: request_id() }),
     ]
 }
 
 #[test]
 fn fields_that_came_later_are_read_and_written_as_they_ever_were() {
-    for (name, spec) in later_fields() {
+    for (name, events) in later_fields() {
         let file = golden().with_file_name("golden-fields").join(format!("{name}.msgpack"));
-        let expected = envelopes(vec![submitted(None, spec)]);
+        let expected = envelopes(events);
         if !file.exists() && std::env::var(NEW).is_ok_and(|new| new == "1") {
             std::fs::write(&file, pack(&expected)).expect("a new golden file");
         }
@@ -385,7 +420,7 @@ fn expected_of_dependencies() -> Vec<(&'static str, Vec<Event>)> {
         let (ended, released, told) = (set(ended), set(released), set(told));
         Event::ArrayAdvanced(ArrayAdvanced { job: job(), ended, released, told })
     };
-    let cancelled = |how| Event::ArrayCancelRequested(ArrayCancelRequested { job: job(), how });
+    let cancelled = |how| Event::ArrayCancelRequested(ArrayCancelRequested { job: job(), how, request_id: None });
     let tasks_cancelled = |tasks: &str, request_id: Option<&str>| {
         let (tasks, request_id) = (set(tasks), request_id.map(Into::into));
         Event::ArrayTasksCancelled(ArrayTasksCancelled { job: job(), tasks, request_id })

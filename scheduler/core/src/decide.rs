@@ -22,9 +22,10 @@ pub use snapshot::find as find_snapshot;
 pub use when::may_retry;
 
 use crate::state::State;
-use outlive_schemas::command::Command;
+use outlive_schemas::command::{Command, Origin};
 use outlive_schemas::error::Rejection;
 use outlive_schemas::event::{Envelope, Event};
+use outlive_schemas::id::Namespace;
 use outlive_schemas::time::Timestamp;
 
 /// Why a command led to nothing.
@@ -130,6 +131,11 @@ fn events_of(state: &State, command: Command, now: Timestamp) -> Result<Vec<Enve
         Command::DeleteQueue { namespace, origin, name } => queue::delete(state, namespace, origin, name, now),
         Command::PlaceJob { job, attempt, executor } => place::place(state, job, attempt, executor, now),
     }
+}
+
+/// Whether a request of this id has done already what it asks for. Asked again by name it might meet another.
+fn is_done(state: &State, namespace: &Namespace, origin: &Origin) -> bool {
+    origin.request_id.as_ref().is_some_and(|id| state.is_spent(namespace, id))
 }
 
 /// One event of the system's own.

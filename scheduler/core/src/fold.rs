@@ -26,6 +26,7 @@ use outlive_schemas::event::{self, Cause, Envelope, Event};
 use outlive_schemas::executor::Registration;
 use outlive_schemas::id::{Attempt, CheckpointNumber, ExecutorId, JobId, JobVersion, Namespace, Sequence};
 use outlive_schemas::limits;
+use outlive_schemas::subject::operators;
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::view::Status;
 use std::collections::BTreeMap;
@@ -56,18 +57,22 @@ pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(),
         Event::ExecutorLost(e) => executor_lost(state, at, e),
         Event::ExecutorDraining(e) => {
             state.drained_executors.insert(e.name.clone(), Drain { since: at, deadline: e.deadline });
+            remember(state, &operators(), e.request_id.as_ref());
             Ok(())
         }
         Event::ExecutorUndrained(e) => {
             state.drained_executors.remove(&e.name);
+            remember(state, &operators(), e.request_id.as_ref());
             Ok(())
         }
         Event::ZoneDraining(e) => {
             state.drained_zones.insert(e.zone.clone(), Drain { since: at, deadline: e.deadline });
+            remember(state, &operators(), e.request_id.as_ref());
             Ok(())
         }
         Event::ZoneUndrained(e) => {
             state.drained_zones.remove(&e.zone);
+            remember(state, &operators(), e.request_id.as_ref());
             Ok(())
         }
         Event::ZoneLost(e) => {
@@ -107,7 +112,11 @@ pub fn fold(state: &mut State, seq: Sequence, envelope: &Envelope) -> Result<(),
         Event::JobPlaced(e) => job_placed(state, seq, at, e),
         Event::AttemptStarted(e) => change(state, e.job, seq, |job| attempt_started(job, e)),
         Event::JobRestarting(e) => job_restarting(state, seq, e),
-        Event::CancelRequested(e) => snapshot::change_life(state, e.job, seq, |job| cancel_requested(job, at, e)),
+        Event::CancelRequested(e) => {
+            let applied = snapshot::change_life(state, e.job, seq, |job| cancel_requested(job, at, e));
+            remember_request(state, e.job, e.request_id.as_ref());
+            applied
+        }
         Event::JobFinished(e) => job_finished(state, seq, at, e),
         Event::DeadlinePassed(e) => snapshot::change_life(state, e.job, seq, |job| when::deadline_passed(job, at, e)),
         Event::JobRetried(e) => when::job_retried(state, seq, at, e),
@@ -296,7 +305,7 @@ fn job_deleted(state: &mut State, e: &event::JobDeleted) -> Applied {
     Ok(())
 }
 
-/// Remembers a request that left nothing behind by which to know it again.
+/// Remembers a request that leaves nothing behind by which to know it again.
 fn remember(state: &mut State, namespace: &Namespace, request_id: Option<&CompactString>) {
     let Some(request_id) = request_id else { return };
     let spent = (namespace.clone(), request_id.clone());
@@ -491,6 +500,7 @@ fn job_finished(state: &mut State, seq: Sequence, at: Timestamp, e: &event::JobF
     // Only now: what the attempt was restored from is part of how a recovery reads.
     release(executors, index, e.job, job);
     depend::ended(state, e.job);
+    remember_request(state, e.job, e.request_id.as_ref());
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod depend;
 mod array;
 mod stop;
 mod delete;
+mod repeat;
 mod keep;
 mod report;
 mod restart;

@@ -289,6 +289,7 @@ fn lives(count: u64) -> Vec<Envelope> {
                 exit_code: None,
                 started_at: Some(started_at),
                 result: None,
+                request_id: None,
             });
             [submitted, placed, finished].map(|event| Envelope { at: started_at, by: None, event })
         })

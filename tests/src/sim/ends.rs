@@ -229,8 +229,16 @@ mod tests {
 
         fn finished(&mut self, job: JobId, status: Status) -> Result<(), String> {
             let attempt = self.state.jobs.get(&job).map_or(Attempt(0), |job| job.attempt);
-            let (reason, exit_code, started_at, result) = (None, None, None, None);
-            self.sees(Event::JobFinished(JobFinished { job, attempt, status, reason, exit_code, started_at, result }))
+            self.sees(Event::JobFinished(JobFinished {
+                job,
+                attempt,
+                status,
+                reason: None,
+                exit_code: None,
+                started_at: None,
+                result: None,
+                request_id: None,
+            }))
         }
 
         fn retried(&mut self, number: u8) -> Result<(), String> {

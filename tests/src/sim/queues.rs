@@ -145,7 +145,7 @@ mod tests {
             drivers: vec![DriverKind::Noop],
             version: String::new(),
         };
-        let put = QueuePut { namespace: namespace.clone(), name: QueueName::default(), settings };
+        let put = QueuePut { namespace: namespace.clone(), name: QueueName::default(), settings, request_id: None };
         let mut events = vec![Event::ExecutorJoined(registration), Event::QueuePut(put)];
         events.extend((1..=3).map(|number| {
             let (namespace, spec) = (namespace.clone(), Arc::new(spec.clone()));

@@ -46,7 +46,9 @@ pub(super) fn cancel(id: JobId, array: &Array, how: Stop, origin: Origin, now: T
     if array.stop.is_some_and(|before| before == how || before == Stop::Kill) {
         return Vec::new();
     }
-    vec![Envelope { at: now, by: origin.by, event: Event::ArrayCancelRequested(ArrayCancelRequested { job: id, how }) }]
+    let Origin { request_id, by } = origin;
+    let event = Event::ArrayCancelRequested(ArrayCancelRequested { job: id, how, request_id });
+    vec![Envelope { at: now, by, event }]
 }
 
 /// Cancels some of its tasks: those that wait at once, those on their way as one cancels any job. Of those that were
@@ -88,7 +90,7 @@ pub(super) fn cancel_tasks(
             _ if is_told => {}
             _ => {
                 stopped.insert(index);
-                orders.push(Envelope { at: now, by: by.clone(), event: stop_of(task_id, task, how) });
+                orders.push(Envelope { at: now, by: by.clone(), event: stop_of(task_id, task, how, None) });
             }
         }
     }
@@ -212,7 +214,7 @@ pub(super) fn attend(state: &State, id: JobId, now: Timestamp) -> Result<Vec<Env
             events.extend(tasks.filter(|(_, task)| !task.status.is_final()).filter_map(|(task_id, task)| {
                 let event = match task.stop.as_ref().is_some_and(|order| order.how == how || order.how == Stop::Kill) {
                     true => return None,
-                    false => stop_of(task_id, task, how),
+                    false => stop_of(task_id, task, how, None),
                 };
                 Some(Envelope { at: now, by: None, event })
             }));
@@ -245,5 +247,6 @@ fn over(id: JobId, job: &Job, array: &Array) -> JobFinished {
             (Status::Failed, Some(reason))
         }
     };
-    JobFinished { job: id, attempt: Attempt(0), status, reason, exit_code: None, started_at: None, result: None }
+    let (attempt, exit_code, started_at, result) = (Attempt(0), None, None, None);
+    JobFinished { job: id, attempt, status, reason, exit_code, started_at, result, request_id: None }
 }

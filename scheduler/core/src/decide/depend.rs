@@ -172,6 +172,7 @@ pub(super) fn settle(state: &State, id: JobId, now: Timestamp) -> Result<Vec<Env
             exit_code: None,
             started_at: None,
             result: None,
+            request_id: None,
         }),
     };
     Ok(fact(now, event))

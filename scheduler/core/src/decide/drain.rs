@@ -3,13 +3,14 @@
 //! An executor is drained by its name, so that a restart does not undo it. What it holds gives back the leader's orders
 //! (`evacuate`); a drain only says that it is wanted.
 
-use super::Refusal;
+use super::{Refusal, is_done};
 use crate::state::{Drain, State};
 use outlive_schemas::command::Origin;
 use outlive_schemas::error::{ErrorCode, Rejection};
 use outlive_schemas::event::{Envelope, Event, ExecutorDraining, ExecutorUndrained, ZoneDraining, ZoneNamed};
 use outlive_schemas::id::{ExecutorName, ExecutorRef, Zone};
 use outlive_schemas::limits;
+use outlive_schemas::subject::operators;
 use outlive_schemas::time::{Millis, Timestamp};
 
 pub(super) fn executor(
@@ -21,7 +22,8 @@ pub(super) fn executor(
 ) -> Result<Vec<Envelope>, Refusal> {
     let name = name_of(state, executor)?;
     let known = state.drained_executors.get(&name).copied();
-    let event = |deadline| Event::ExecutorDraining(ExecutorDraining { name, deadline });
+    let request_id = origin.request_id.clone();
+    let event = |deadline| Event::ExecutorDraining(ExecutorDraining { name, deadline, request_id });
     drained(state, known, origin, deadline, now, event)
 }
 
@@ -36,10 +38,11 @@ pub(super) fn undrain_executor(
         ExecutorRef::Name(name) if state.drained_executors.contains_key(name) => name.clone(),
         executor => name_of(state, executor)?,
     };
-    if !state.drained_executors.contains_key(&name) {
+    if !state.drained_executors.contains_key(&name) || is_done(state, &operators(), &origin) {
         return Ok(Vec::new());
     }
-    Ok(vec![Envelope { at: now, by: origin.by, event: Event::ExecutorUndrained(ExecutorUndrained { name }) }])
+    let Origin { request_id, by } = origin;
+    Ok(vec![Envelope { at: now, by, event: Event::ExecutorUndrained(ExecutorUndrained { name, request_id }) }])
 }
 
 pub(super) fn zone(
@@ -53,7 +56,9 @@ pub(super) fn zone(
         return Err(unknown_zone(&zone).into());
     }
     let known = state.drained_zones.get(&zone).copied();
-    drained(state, known, origin, deadline, now, |deadline| Event::ZoneDraining(ZoneDraining { zone, deadline }))
+    let request_id = origin.request_id.clone();
+    let event = |deadline| Event::ZoneDraining(ZoneDraining { zone, deadline, request_id });
+    drained(state, known, origin, deadline, now, event)
 }
 
 pub(super) fn undrain_zone(
@@ -62,8 +67,9 @@ pub(super) fn undrain_zone(
     zone: Zone,
     now: Timestamp,
 ) -> Result<Vec<Envelope>, Refusal> {
-    if state.drained_zones.contains_key(&zone) {
-        return Ok(vec![Envelope { at: now, by: origin.by, event: Event::ZoneUndrained(ZoneNamed { zone }) }]);
+    if state.drained_zones.contains_key(&zone) && !is_done(state, &operators(), &origin) {
+        let Origin { request_id, by } = origin;
+        return Ok(vec![Envelope { at: now, by, event: Event::ZoneUndrained(ZoneNamed { zone, request_id }) }]);
     }
     if state.knows_zone(&zone) { Ok(Vec::new()) } else { Err(unknown_zone(&zone).into()) }
 }
@@ -77,6 +83,9 @@ fn drained(
     now: Timestamp,
     event: impl FnOnce(Timestamp) -> Event,
 ) -> Result<Vec<Envelope>, Refusal> {
+    if is_done(state, &operators(), &origin) {
+        return Ok(Vec::new());
+    }
     let longest = now + Millis(limits::DURATION_MS_MAX);
     if deadline > longest {
         let message =

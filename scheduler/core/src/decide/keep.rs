@@ -24,7 +24,8 @@ pub(super) fn erased(state: &State, id: JobId, now: Timestamp) -> Result<Vec<Env
     Ok(fact(now, Event::JobErased(JobErased { job: id })))
 }
 
-/// Two may copy at once: what one holds, the other does not let go before its time.
+/// Two may copy at once: what one holds, the other does not let go before its time. So a request that comes twice is
+/// not remembered: at worst it holds for a little longer.
 pub(super) fn hold(
     state: &State,
     by: Option<CompactString>,

@@ -8,7 +8,7 @@
 //! what the job would have gone on from anyway.
 
 use super::snapshot::{begin_system, completed, failed};
-use super::{Refusal, fact, queue};
+use super::{Refusal, fact, is_done, queue};
 use crate::life::{Change, Life, PROVE_WITHIN, RELEASE_SLACK};
 use crate::state::{Job, STOP_CONFIRMATION, State};
 use compact_str::{CompactString, format_compact};
@@ -36,10 +36,6 @@ fn in_use(message: String) -> Refusal {
 fn signed(mut events: Vec<Envelope>, by: Option<CompactString>) -> Vec<Envelope> {
     events.iter_mut().for_each(|envelope| envelope.by.clone_from(&by));
     events
-}
-
-fn is_done(state: &State, namespace: &Namespace, origin: &Origin) -> bool {
-    origin.request_id.as_ref().is_some_and(|id| state.is_spent(namespace, id))
 }
 
 // Stop.

@@ -1,6 +1,6 @@
 //! Queues: set up, taken away, and named by jobs.
 
-use super::Refusal;
+use super::{Refusal, is_done};
 use crate::queue::QueueId;
 use crate::state::State;
 use outlive_schemas::command::Origin;
@@ -24,6 +24,9 @@ pub(super) fn put(
     settings: QueueSettings,
     now: Timestamp,
 ) -> Result<Vec<Envelope>, Refusal> {
+    if is_done(state, &namespace, &origin) {
+        return Ok(Vec::new());
+    }
     settings.validate()?;
     if RESERVED_NAMESPACES.contains(&namespace.as_str()) {
         let message = format!("namespace `{namespace}` is Outlive's own: choose another");
@@ -36,8 +39,9 @@ pub(super) fn put(
         None => within_limits(state, &id.0)?,
     }
     let QueueId(namespace, name) = id;
-    let event = Event::QueuePut(QueuePut { namespace, name, settings });
-    Ok(vec![Envelope { at: now, by: origin.by, event }])
+    let Origin { request_id, by } = origin;
+    let event = Event::QueuePut(QueuePut { namespace, name, settings, request_id });
+    Ok(vec![Envelope { at: now, by, event }])
 }
 
 fn within_limits(state: &State, namespace: &Namespace) -> Result<(), Rejection> {
@@ -64,6 +68,9 @@ pub(super) fn delete(
     name: QueueName,
     now: Timestamp,
 ) -> Result<Vec<Envelope>, Refusal> {
+    if is_done(state, &namespace, &origin) {
+        return Ok(Vec::new());
+    }
     let id = QueueId(namespace, name);
     if !state.queues.contains_key(&id) {
         let is_done = id.1.is_default();
@@ -82,7 +89,8 @@ pub(super) fn delete(
         return Err(Rejection::new(ErrorCode::InUse, message).into());
     }
     let QueueId(namespace, name) = id;
-    Ok(vec![Envelope { at: now, by: origin.by, event: Event::QueueDeleted(QueueDeleted { namespace, name }) }])
+    let Origin { request_id, by } = origin;
+    Ok(vec![Envelope { at: now, by, event: Event::QueueDeleted(QueueDeleted { namespace, name, request_id }) }])
 }
 
 /// The queue that a job names, if it is there.

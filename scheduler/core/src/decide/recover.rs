@@ -98,7 +98,8 @@ fn failed(id: JobId, job: &Job, cause: Cause, reason: CompactString, now: Timest
     if let Some(max) = job.spec.max_attempts().filter(|max| counted >= *max) {
         let reason = Some(format_compact!("{reason}; {counted} of {max} attempts failed"));
         let status = Status::Failed;
-        let finished = JobFinished { job: id, attempt, status, reason, exit_code, started_at: None, result: None };
+        let (started_at, result, request_id) = (None, None, None);
+        let finished = JobFinished { job: id, attempt, status, reason, exit_code, started_at, result, request_id };
         return fact(now, Event::JobFinished(finished));
     }
     let restarting = JobRestarting {

@@ -101,6 +101,7 @@ fn ended(id: JobId, job: &Job, ended: Ended, happened: Timestamp, now: Timestamp
             exit_code,
             started_at,
             result,
+            request_id: None,
         };
         fact(now, Event::JobFinished(finished))
     };
@@ -318,6 +319,7 @@ fn restore_failed(
                 exit_code: None,
                 started_at: None,
                 result: None,
+                request_id: None,
             };
             let back = life::unproven(id, job, reason, happened, now);
             events.extend(back.unwrap_or_else(|| fact(now, Event::JobFinished(finished))));

@@ -1,6 +1,6 @@
 //! Snapshots: asking for one, what executors say of it, deleting it, and bringing one in from elsewhere.
 
-use super::{Refusal, fact};
+use super::{Refusal, fact, is_done};
 use crate::life::{IMPORT_WITHIN, SNAPSHOT_SLACK, Snapshot};
 use crate::state::{Job, State};
 use compact_str::{CompactString, format_compact};
@@ -27,7 +27,7 @@ pub(super) fn create(
     now: Timestamp,
 ) -> Result<Vec<Envelope>, Refusal> {
     let (id, job) = state.resolve(namespace, job)?;
-    if is_repeated(job, &name, &origin, Purpose::Asked) {
+    if is_done(state, namespace, &origin) || is_repeated(job, &name, &origin, Purpose::Asked) {
         return Ok(Vec::new());
     }
     keeps_state(job)?;
@@ -194,7 +194,7 @@ pub(super) fn import(
     let by = origin.by.clone();
     let event = match content {
         None => {
-            if is_repeated(job, &name, &origin, Purpose::Import) {
+            if is_done(state, namespace, &origin) || is_repeated(job, &name, &origin, Purpose::Import) {
                 return Ok(Vec::new());
             }
             keeps_state(job)?;

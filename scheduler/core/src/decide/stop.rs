@@ -1,7 +1,8 @@
 //! Ending a job on request, and forgetting it.
 
-use super::{Refusal, fact};
+use super::{Refusal, fact, is_done};
 use crate::state::{Job, State};
+use compact_str::CompactString;
 use outlive_schemas::command::{Origin, Stop};
 use outlive_schemas::error::{ErrorCode, Rejection};
 use outlive_schemas::event::{CancelRequested, Envelope, Event, JobDeleted, JobFinished};
@@ -22,6 +23,9 @@ pub(super) fn cancel(
 ) -> Result<Vec<Envelope>, Refusal> {
     grace_in_range(how)?;
     let (id, job) = state.resolve(namespace, job)?;
+    if is_done(state, namespace, &origin) {
+        return Ok(Vec::new());
+    }
     match job.status {
         // Asking twice is no fault.
         Status::Cancelled => return Ok(Vec::new()),
@@ -40,7 +44,8 @@ pub(super) fn cancel(
     if job.stop.as_ref().is_some_and(|order| order.how == how || order.how == Stop::Kill) {
         return Ok(Vec::new());
     }
-    Ok(vec![Envelope { at: now, by: origin.by, event: stop_of(id, job, how) }])
+    let Origin { request_id, by } = origin;
+    Ok(vec![Envelope { at: now, by, event: stop_of(id, job, how, request_id) }])
 }
 
 pub(super) fn grace_in_range(how: Stop) -> Result<(), Rejection> {
@@ -51,12 +56,15 @@ pub(super) fn grace_in_range(how: Stop) -> Result<(), Rejection> {
 }
 
 /// What cancels a job as it is now.
-pub(super) fn stop_of(id: JobId, job: &Job, how: Stop) -> Event {
-    match job.placement {
-        None if job.attempt == Attempt(0) => Event::JobFinished(cancelled(id, job, "cancelled before it ran")),
-        None => Event::JobFinished(cancelled(id, job, "cancelled between two attempts")),
-        Some(_) => Event::CancelRequested(CancelRequested { job: id, attempt: job.attempt, how }),
-    }
+pub(super) fn stop_of(id: JobId, job: &Job, how: Stop, request_id: Option<CompactString>) -> Event {
+    let reason = match job.placement {
+        Some(_) => {
+            return Event::CancelRequested(CancelRequested { job: id, attempt: job.attempt, how, request_id });
+        }
+        None if job.attempt == Attempt(0) => "cancelled before it ran",
+        None => "cancelled between two attempts",
+    };
+    Event::JobFinished(JobFinished { request_id, ..cancelled(id, job, reason) })
 }
 
 pub(super) fn ended(status: Status) -> &'static str {
@@ -82,6 +90,7 @@ pub(super) fn cancelled(id: JobId, job: &Job, reason: &str) -> JobFinished {
         exit_code: None,
         started_at: None,
         result: None,
+        request_id: None,
     }
 }
 
@@ -92,10 +101,10 @@ pub(super) fn delete(
     job: &JobRef,
     now: Timestamp,
 ) -> Result<Vec<Envelope>, Refusal> {
-    let Origin { request_id, by } = origin;
-    if request_id.as_ref().is_some_and(|id| state.is_spent(namespace, id)) {
+    if is_done(state, namespace, &origin) {
         return Ok(Vec::new());
     }
+    let Origin { request_id, by } = origin;
     let (id, job) = state.resolve(namespace, job)?;
     if job.task.is_some() {
         super::array::single_only(id, job, "deleted by itself: delete the array")?;

@@ -25,6 +25,7 @@ pub(super) fn give_up(state: &State, id: JobId, now: Timestamp) -> Result<Vec<En
             exit_code: job.exit_code,
             started_at: None,
             result: None,
+            request_id: None,
         }),
         Some(_) => Event::DeadlinePassed(DeadlinePassed {
             job: id,

@@ -20,5 +20,5 @@ pub(super) fn settle(state: &State, zone: Zone, now: Timestamp) -> Result<Vec<En
     if !state.lost_zones.contains_key(&zone) {
         return Err(Refusal::Stale);
     }
-    Ok(fact(now, Event::ZoneSteady(ZoneNamed { zone })))
+    Ok(fact(now, Event::ZoneSteady(ZoneNamed { zone, request_id: None })))
 }

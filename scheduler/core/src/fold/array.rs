@@ -96,7 +96,9 @@ pub(super) fn cancel_requested(state: &mut State, seq: Sequence, at: Timestamp, 
         array.stop = Some(e.how);
         job.status = Status::Stopping;
         Ok(())
-    })
+    })?;
+    remember_request(state, e.job, e.request_id.as_ref());
+    Ok(())
 }
 
 /// Of those on their way nothing changes here: each has an event of its own.

@@ -1,6 +1,6 @@
 //! What becomes of queues, and what they are given.
 
-use super::{Applied, change, release, same_attempt};
+use super::{Applied, change, release, remember, same_attempt};
 use crate::queue::{Queue, QueueId, Turn};
 use crate::state::State;
 use outlive_schemas::id::{JobId, Sequence};
@@ -16,12 +16,15 @@ pub(super) fn put(state: &mut State, e: &QueuePut) -> Applied {
         queue.starts = Default::default();
     }
     queue.settings = e.settings;
+    remember(state, &e.namespace, e.request_id.as_ref());
     Ok(())
 }
 
 pub(super) fn deleted(state: &mut State, e: &QueueDeleted) -> Applied {
     let id = QueueId(e.namespace.clone(), e.name.clone());
-    state.queues.remove(&id).map(drop).ok_or("there is no such queue")
+    state.queues.remove(&id).ok_or("there is no such queue")?;
+    remember(state, &e.namespace, e.request_id.as_ref());
+    Ok(())
 }
 
 /// A job of it is placed.

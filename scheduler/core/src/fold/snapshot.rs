@@ -1,6 +1,6 @@
 //! What events about snapshots change.
 
-use super::{Applied, change};
+use super::{Applied, change, remember_request};
 use crate::life::{DELETING_SHOWN, Life, Snapshot};
 use crate::state::{Job, State};
 use outlive_schemas::id::Sequence;
@@ -58,7 +58,9 @@ pub(super) fn requested(state: &mut State, seq: Sequence, at: Timestamp, e: &Sna
             request_id: e.request_id.clone(),
         });
         Ok(())
-    })
+    })?;
+    remember_request(state, e.job, e.request_id.as_ref());
+    Ok(())
 }
 
 pub(super) fn completed(job: &mut Job, at: Timestamp, e: &SnapshotCompleted) -> Applied {

@@ -141,7 +141,7 @@ fn a_task_that_fails_is_told_of_after_its_record_is_gone() {
 fn the_whole_is_cancelled_with_what_is_on_its_way() {
     let scene = begun(batch());
     let scene = scene.when(place(task(0), 1, A)).happened().0;
-    let asked = |how| Event::ArrayCancelRequested(ArrayCancelRequested { job: ARRAY, how });
+    let asked = |how| Event::ArrayCancelRequested(ArrayCancelRequested { job: ARRAY, how, request_id: None });
     let scene = scene.when(cancel("resize")).then([asked(GRACEFUL)]);
     let scene = scene.when(cancel("resize")).nothing();
     assert_eq!((scene.job(ARRAY).status, counts(&scene)), (Status::Stopping, [0, 2, 0, 0, 3]));

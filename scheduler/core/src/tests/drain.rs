@@ -33,11 +33,11 @@ fn drain_zone(zone: Zone, deadline: Timestamp) -> Command {
 }
 
 fn draining(executor: ExecutorId, deadline: Timestamp) -> Event {
-    Event::ExecutorDraining(ExecutorDraining { name: name_of(executor), deadline })
+    Event::ExecutorDraining(ExecutorDraining { name: name_of(executor), deadline, request_id: None })
 }
 
 fn zone_draining(name: &str, deadline: Timestamp) -> Event {
-    Event::ZoneDraining(ZoneDraining { zone: zone(name), deadline })
+    Event::ZoneDraining(ZoneDraining { zone: zone(name), deadline, request_id: None })
 }
 
 /// Who is to give back what, and for which cause.
@@ -74,8 +74,9 @@ fn a_drained_executor_gives_back_what_it_holds_and_gets_nothing() {
     let scene = scene.and([lost(A), Event::ExecutorJoined(reborn(A))]);
     assert_eq!(placements(&scene), [B]);
     // Taken back, it gets work again.
-    let scene =
-        scene.when(undrain(by_name(A))).then([Event::ExecutorUndrained(ExecutorUndrained { name: name_of(A) })]);
+    let scene = scene
+        .when(undrain(by_name(A)))
+        .then([Event::ExecutorUndrained(ExecutorUndrained { name: name_of(A), request_id: None })]);
     assert_ne!(placements(&scene), []);
     scene.when(undrain(by_name(A))).nothing();
 }
@@ -105,7 +106,8 @@ fn a_drained_zone_is_emptied_whoever_comes() {
     let scene = scene.and([submitted(job(3), service())]);
     assert_eq!(placements(&scene), [B]);
     let undrain = Command::UndrainZone { origin: origin(None), zone: zone("a") };
-    let scene = scene.when(undrain.clone()).then([Event::ZoneUndrained(ZoneNamed { zone: zone("a") })]);
+    let scene =
+        scene.when(undrain.clone()).then([Event::ZoneUndrained(ZoneNamed { zone: zone("a"), request_id: None })]);
     assert_eq!(ordered(&scene, &[]), []);
     scene.when(undrain).nothing();
 }

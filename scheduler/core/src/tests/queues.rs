@@ -78,7 +78,7 @@ fn a_queue_is_put_changed_and_deleted() {
     let scene = scene.and([joined(A), submitted(job(1), batch().queued("mail"))]);
     let scene = scene.when(delete_queue("mail")).refused(ErrorCode::InUse, "1 waiting and 0 running of 1");
     let scene = scene.when(kill(job(1))).happened().0;
-    let deleted = QueueDeleted { namespace: namespace(), name: "mail".parse().unwrap() };
+    let deleted = QueueDeleted { namespace: namespace(), name: "mail".parse().unwrap(), request_id: None };
     let scene = scene.when(delete_queue("mail")).then([Event::QueueDeleted(deleted)]);
     let scene = scene.when(delete_queue("mail")).refused(ErrorCode::NotFound, "queue `mail`");
     scene.when(delete_queue("default")).nothing();

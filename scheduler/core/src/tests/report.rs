@@ -82,6 +82,7 @@ fn a_batch_job_that_exits_with_0_has_succeeded() {
         exit_code: Some(0),
         started_at: Some(at(900)),
         result: result.clone(),
+        request_id: None,
     })]);
     let done = scene.job(job(1));
     assert_eq!((done.status, done.exit_code, &done.result), (Status::Succeeded, Some(0), &result));

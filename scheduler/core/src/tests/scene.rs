@@ -218,7 +218,7 @@ pub fn restarting(job: JobId, attempt: u32, cause: Cause, failures: u32) -> Even
 }
 
 pub fn cancel_requested(job: JobId, attempt: u32, how: Stop) -> Event {
-    Event::CancelRequested(CancelRequested { job, attempt: Attempt(attempt), how })
+    Event::CancelRequested(CancelRequested { job, attempt: Attempt(attempt), how, request_id: None })
 }
 
 pub fn finished(job: JobId, attempt: u32, status: Status, reason: Option<&str>, exit_code: Option<i32>) -> Event {
@@ -230,6 +230,7 @@ pub fn finished(job: JobId, attempt: u32, status: Status, reason: Option<&str>, 
         exit_code,
         started_at: None,
         result: None,
+        request_id: None,
     })
 }
 
@@ -346,7 +347,7 @@ pub fn released(contents: Option<u64>, fault: Option<&str>) -> News {
 pub fn queue_put(name: &str, change: impl FnOnce(&mut QueueSettings)) -> Event {
     let mut settings = QueueSettings::default();
     change(&mut settings);
-    Event::QueuePut(QueuePut { namespace: namespace(), name: name.parse().unwrap(), settings })
+    Event::QueuePut(QueuePut { namespace: namespace(), name: name.parse().unwrap(), settings, request_id: None })
 }
 
 pub fn put_queue(name: &str, change: impl FnOnce(&mut QueueSettings)) -> Command {

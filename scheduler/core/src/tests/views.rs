@@ -154,6 +154,7 @@ fn a_page_fits_a_reply_whatever_it_holds() {
             exit_code: Some(0),
             started_at: None,
             result: Some(Payload("r".repeat(100_000).into())),
+            request_id: None,
         };
         scene = scene.and([submitted(job(number), batch().with(|s| s.labels = labels)), Event::JobFinished(done)]);
     }

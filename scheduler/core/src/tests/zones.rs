@@ -108,7 +108,7 @@ fn a_lost_zone_settles_before_it_gets_work() {
     let scene = scene.at(settled);
     assert_eq!(judged(&scene, &mut observations), [ZoneVerdict::Steady(zone("a"))]);
     let settle = Command::SettleZone { zone: zone("a") };
-    let scene = scene.when(settle.clone()).then([Event::ZoneSteady(ZoneNamed { zone: zone("a") })]);
+    let scene = scene.when(settle.clone()).then([Event::ZoneSteady(ZoneNamed { zone: zone("a"), request_id: None })]);
     assert_eq!(placements(&scene).len(), 2);
     scene.when(settle).stale();
 }
