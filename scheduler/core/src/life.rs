@@ -327,9 +327,9 @@ impl State {
 
     /// Snapshots that are being brought in from elsewhere, each with its job.
     pub fn open_imports(&self) -> impl Iterator<Item = (JobId, &Snapshot)> {
-        // About each of them something is due, if only its failure.
-        let due = self.index.due.iter().filter_map(|(_, id)| Some((*id, self.jobs.get(id)?.life.as_deref()?)));
-        due.flat_map(|(id, life)| life.snapshots.iter().map(move |snapshot| (id, snapshot)))
+        let importing = self.index.importing.iter().filter_map(|id| Some((*id, self.jobs.get(id)?.life.as_deref()?)));
+        importing
+            .flat_map(|(id, life)| life.snapshots.iter().map(move |snapshot| (id, snapshot)))
             .filter(|(_, snapshot)| snapshot.is_importing())
     }
 

@@ -106,6 +106,8 @@ pub(crate) struct Index {
     pub deadlines: BTreeSet<(Timestamp, JobId)>,
     /// Jobs whose executors are to be told something again and again.
     pub attended: BTreeSet<JobId>,
+    /// Jobs for which snapshots are being brought in from elsewhere.
+    pub importing: BTreeSet<JobId>,
     /// Arrays about whose tasks something is to be decided.
     pub arrays: BTreeSet<JobId>,
     /// Tasks that are over and not counted yet.
@@ -639,6 +641,9 @@ impl Index {
         if job.is_attended() {
             self.attended.insert(id);
         }
+        if job.is_importing() {
+            self.importing.insert(id);
+        }
         if job.array_is_due() {
             self.arrays.insert(id);
         }
@@ -684,6 +689,7 @@ impl Index {
         }
         self.schedules.leave_job(id, job);
         self.attended.remove(&id);
+        self.importing.remove(&id);
         if job.array.is_some() {
             self.arrays.remove(&id);
         }

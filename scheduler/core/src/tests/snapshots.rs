@@ -188,11 +188,15 @@ fn an_import_whose_client_is_gone_has_failed() {
     let open =
         |scene: &Scene| scene.state.open_imports().map(|(id, known)| (id, known.name.to_string())).collect::<Vec<_>>();
     assert_eq!(open(&scene), [(job(1), "a".to_owned())]);
+    // They are looked for once a second: among those that there are, and not among all that is due.
+    let scene = scene.and(running(job(2), service(), B)).when(create_snapshot(job(2), "c")).happened().0;
+    assert!(scene.state.index.importing.iter().eq([&job(1)]) && scene.state.index.due.len() == 2);
     let give_up = |name: &str| Command::GiveUpImport { job: job(1), name: name.parse().unwrap() };
     scene.clone().when(give_up("b")).stale();
     let scene = scene.at(60_000).when(give_up("a")).happened().0;
     assert_eq!(shot(&scene, "a").error.as_deref(), Some("nothing was heard of who imports it for 1m"));
     assert_eq!(open(&scene), []);
+    assert!(scene.state.index.importing.is_empty());
     // The client was only slow: it is told.
     let content = Some(ImportedContent { created_at: at(0), taken: Some(taken(9)) });
     let scene = scene.when(import_snapshot(job(1), "a", content)).refused(InUse, "is over: it is failed");
