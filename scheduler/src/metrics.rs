@@ -172,7 +172,7 @@ pub fn event(job: &Job, envelope: &Envelope) {
                 let away = recovery.resumed_at.since(recovery.lost_at);
                 counter!("outlive_job_recoveries_total", "cause" => cause).increment(1);
                 histogram!("outlive_job_recovery_seconds", "cause" => cause).record(away.as_secs_f64());
-                downtime(away.0);
+                DOWNTIME.add(away.0);
             }
         }
         Event::SnapshotCompleted(_) => counter!("outlive_snapshots_total", "outcome" => "ready").increment(1),
@@ -191,10 +191,18 @@ pub fn ticked(e: &ScheduleTicked, at: Timestamp) {
 
 /// The exporter's counters are whole numbers, and many recoveries take less than a second: the sum is kept in
 /// milliseconds.
-fn downtime(away_ms: u64) {
-    static DOWNTIME_MS: AtomicU64 = AtomicU64::new(0);
-    let sum_ms = DOWNTIME_MS.fetch_add(away_ms, Ordering::Relaxed) + away_ms;
-    counter!("outlive_job_downtime_seconds_total").absolute(sum_ms / 1_000);
+#[derive(Default)]
+struct Downtime {
+    sum_ms: AtomicU64,
+}
+
+static DOWNTIME: Downtime = Downtime { sum_ms: AtomicU64::new(0) };
+
+impl Downtime {
+    fn add(&self, away_ms: u64) {
+        let sum_ms = self.sum_ms.fetch_add(away_ms, Ordering::Relaxed) + away_ms;
+        counter!("outlive_job_downtime_seconds_total").absolute(sum_ms / 1_000);
+    }
 }
 
 fn first_start(due_at: Timestamp, started_at: Option<Timestamp>) {
