@@ -55,7 +55,7 @@ enum What {
 /// Where a bench runs and how it is printed.
 #[derive(Debug, Args)]
 pub struct Common {
-    /// Zones of the system to start for it [ignored with --config or --server]
+    /// Zones of the system to start for it [ignored where one is named, by --config, --server or --context]
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     zones: u8,
     /// Print the figures as one line of JSON

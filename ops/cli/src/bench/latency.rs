@@ -22,7 +22,7 @@ pub struct LatencyArgs {
 
 #[derive(Debug, Serialize)]
 pub struct Figures {
-    zones: u8,
+    zones: usize,
     replicas: usize,
     jobs: u64,
     accepted_ms: Quantiles,
@@ -77,7 +77,7 @@ pub async fn run(stage: &Stage, args: &LatencyArgs) -> anyhow::Result<Figures> {
     }
     let limit = limits::publish_latency(stage).await?;
     Ok(Figures {
-        zones: args.common.zones,
+        zones: stage.zones.len(),
         replicas: stage.replicas,
         jobs: args.jobs,
         accepted_ms: (&accepted).into(),

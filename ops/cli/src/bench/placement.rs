@@ -16,7 +16,6 @@ use outlive_schemas::executor::{Capacity, DriverKind, Registration};
 use outlive_schemas::id::{ExecutorId, JobId, Sequence, Zone};
 use outlive_schemas::job::JobSpec;
 use outlive_schemas::limits::{PLACEMENTS_PER_ROUND_MAX, SUBMIT_MANY_MAX};
-use outlive_schemas::subject;
 use outlive_schemas::time::Timestamp;
 use outlive_schemas::view::SubmitManyReply;
 use serde::Serialize;
@@ -55,7 +54,7 @@ pub struct PlacementArgs {
 
 #[derive(Debug, Serialize)]
 pub struct Figures {
-    zones: u8,
+    zones: usize,
     replicas: usize,
     hosts: u32,
     jobs: u64,
@@ -93,11 +92,11 @@ pub async fn run(stage: &Stage, args: &PlacementArgs) -> anyhow::Result<Figures>
     let mut settings = crate::config::load(&stage.global)?.settings;
     settings.cluster.zone = settings.cluster.zone.or_else(|| "bench".parse().ok());
     let stores = Stores::open(&crate::scheduler::config_of(settings)?).await.context("the stores")?;
-    let zones = zones(stage).await?;
+    let zones = &stage.zones;
     let labels = [("bench".into(), label.as_str().into())].into();
     let progress = Progress::start(format!("placing {to_place} jobs on {} hosts", args.hosts));
     let slots = u32::try_from(slots).context("so few fit a host")?;
-    let hosts = Hosts::join(&stores, &zones, args.hosts as usize, slots, &labels).await.context("the hosts")?;
+    let hosts = Hosts::join(&stores, zones, args.hosts as usize, slots, &labels).await.context("the hosts")?;
     let (mut seen, mut changed) = (0, Instant::now());
     while seen < to_place {
         let now = hosts.placed();
@@ -113,9 +112,9 @@ pub async fn run(stage: &Stage, args: &PlacementArgs) -> anyhow::Result<Figures>
     let seconds = hosts.span().as_secs_f64();
     hosts.leave().await?;
     progress.clear();
-    let (core, _) = core_alone(&zones, args.hosts, slots, to_place + args.waiting)?;
+    let (core, _) = core_alone(zones, args.hosts, slots, to_place + args.waiting)?;
     Ok(Figures {
-        zones: args.common.zones,
+        zones: stage.zones.len(),
         replicas: stage.replicas,
         hosts: args.hosts,
         jobs: to_place,
@@ -125,7 +124,7 @@ pub async fn run(stage: &Stage, args: &PlacementArgs) -> anyhow::Result<Figures>
         limit_core_per_second: core,
         limit_jetstream_publish_per_second: limits::publish(stage, 256).await?,
         // Half of what waits finds room.
-        round: core_alone(&zones, ROUND_HOSTS, (ROUND_WAITING / u64::from(ROUND_HOSTS) / 2) as u32, ROUND_WAITING)?.1,
+        round: core_alone(zones, ROUND_HOSTS, (ROUND_WAITING / u64::from(ROUND_HOSTS) / 2) as u32, ROUND_WAITING)?.1,
     })
 }
 
@@ -144,13 +143,6 @@ async fn submit(stage: &Stage, jobs: u64, label: &str) -> anyhow::Result<()> {
         left -= many;
     }
     Ok(())
-}
-
-async fn zones(stage: &Stage) -> anyhow::Result<Vec<Zone>> {
-    let reply = stage.client.request(subject::system_operation("status"), "{}".into()).await?;
-    let status: serde_json::Value = read(&reply.payload)?;
-    let zones = status["zones"].as_array().context("the status names the zones")?;
-    zones.iter().map(|zone| Ok(zone["zone"].as_str().context("a zone has a name")?.parse()?)).collect()
 }
 
 /// The same backlog and fleet, planned and decided and nothing else: placements a second, and what rounds took.

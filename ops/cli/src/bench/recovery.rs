@@ -115,7 +115,7 @@ pub struct Row {
 
 #[derive(Debug, Serialize)]
 pub struct Figures {
-    zones: u8,
+    zones: usize,
     rows: Vec<Row>,
 }
 
@@ -165,7 +165,7 @@ pub async fn run(global: &Global, args: &RecoveryArgs) -> anyhow::Result<Figures
         field.after(row).await?;
         rows.push(Row::of(row, &tried));
     }
-    Ok(Figures { zones: field::ZONES, rows })
+    Ok(Figures { zones: field.stage.zones.len(), rows })
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub struct ReplayArgs {
 
 #[derive(Debug, Serialize)]
 pub struct Figures {
-    zones: u8,
+    zones: usize,
     events: u64,
     commits: u64,
     log_bytes: u64,
@@ -66,7 +66,7 @@ pub async fn run(stage: &Stage, args: &ReplayArgs) -> anyhow::Result<Figures> {
     let limit = begun.elapsed().as_secs_f64();
     progress.clear();
     Ok(Figures {
-        zones: args.common.zones,
+        zones: stage.zones.len(),
         events,
         commits,
         log_bytes: bytes,

@@ -4,7 +4,9 @@ use crate::args::Global;
 use crate::connection;
 use crate::progress::Progress;
 use anyhow::{Context as _, bail};
-use outlive_schemas::id::Namespace;
+use outlive_schemas::id::{Namespace, Zone};
+use outlive_schemas::subject;
+use outlive_schemas::view::SystemStatus;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -17,6 +19,9 @@ pub struct Stage {
     /// A namespace of this run alone, so that nothing else shows in its feed.
     pub namespace: Namespace,
     pub global: Global,
+    /// Those that there are, whatever was asked for.
+    pub zones: Vec<Zone>,
+    /// Of the log.
     pub replicas: usize,
     _own: Option<Own>,
 }
@@ -47,12 +52,17 @@ impl Stage {
         };
         let (client, _) = connection::open(&global, CONNECT_PATIENCE).await?;
         let namespace = Namespace::new(&format!("bench-{}", std::process::id()))?;
-        let replicas = crate::config::load(&global)?.settings.log.replicas;
-        Ok(Stage { client, namespace, global, replicas, _own: own })
+        let streams = async_nats::jetstream::new(client.clone());
+        let log = streams.get_stream(subject::LOG_STREAM).await.context("the log's stream")?;
+        let replicas = log.cached_info().config.num_replicas;
+        let status = client.request(subject::system_operation("status"), "{}".into()).await?;
+        let status: SystemStatus = read(&status.payload)?;
+        let zones = status.zones.into_iter().map(|zone| zone.zone).collect();
+        Ok(Stage { client, namespace, global, zones, replicas, _own: own })
     }
 
     pub fn operation(&self, operation: &str) -> String {
-        outlive_schemas::subject::operation(&self.namespace, operation)
+        subject::operation(&self.namespace, operation)
     }
 }
 

@@ -45,7 +45,7 @@ pub struct StartArgs {
 
 #[derive(Debug, Serialize)]
 pub struct Figures {
-    zones: u8,
+    zones: usize,
     finished: u64,
     live: u64,
     log_commits: u64,
@@ -131,7 +131,7 @@ pub async fn run(global: &crate::args::Global, args: &StartArgs) -> anyhow::Resu
     }
     progress.clear();
     Ok(Figures {
-        zones: args.common.zones,
+        zones: stage.zones.len(),
         finished,
         live,
         log_commits: status.log.last_seq.0,

@@ -34,7 +34,7 @@ pub struct SubmitArgs {
 
 #[derive(Debug, Serialize)]
 pub struct Figures {
-    zones: u8,
+    zones: usize,
     replicas: usize,
     jobs: u64,
     jobs_per_request: u64,
@@ -67,7 +67,7 @@ pub struct Filled {
 pub async fn run(stage: &Stage, args: &SubmitArgs) -> anyhow::Result<Figures> {
     let Filled { jobs, per_request, in_flight, submitted, finished } = fill(stage, args).await?;
     Ok(Figures {
-        zones: args.common.zones,
+        zones: stage.zones.len(),
         replicas: stage.replicas,
         jobs,
         jobs_per_request: per_request,
