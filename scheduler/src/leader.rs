@@ -412,12 +412,12 @@ impl Leader {
                 if self.watch.beat(beat, self.journal.state(), now) {
                     let seq = self.journal.acked();
                     let order = Order::Want(dispatch::wanted(self.journal.state(), beat.executor, seq));
-                    self.order(beat.executor, order, out);
+                    self.order_when_durable(beat.executor, order, out);
                 }
                 self.plan_due |= returned;
             }
             // It was declared lost, and what it ran has moved on.
-            Some(_) => self.order(beat.executor, Order::Dismiss, out),
+            Some(_) => self.order_when_durable(beat.executor, Order::Dismiss, out),
             None => self.next.registry = now,
         }
     }
@@ -470,6 +470,12 @@ impl Leader {
     pub(crate) fn order(&self, executor: ExecutorId, order: Order, out: &mut Vec<Output>) {
         let order = ToExecutor { term: self.identity.term, seq: self.journal.acked(), order };
         out.push(Output::Order { executor, order });
+    }
+
+    /// An order that may rest on what has been decided and is not durable yet.
+    fn order_when_durable(&mut self, executor: ExecutorId, order: Order, out: &mut Vec<Output>) {
+        let order = ToExecutor { term: self.identity.term, seq: self.journal.acked(), order };
+        self.journal.hold_back(Output::Order { executor, order }, out);
     }
 
     // The leader's own.
@@ -535,8 +541,10 @@ impl Leader {
             state.attended().filter_map(|id| Some((id, state.jobs.get(&id)?))).for_each(|(id, job)| {
                 orders.attend(id, job);
             });
-            let messages = orders.into_messages(self.identity.term, self.journal.acked());
-            out.extend(messages.into_iter().map(|(executor, order)| Output::Order { executor, order }));
+            // What asks for them may not be durable yet.
+            for (executor, order) in orders.into_messages(self.identity.term, self.journal.acked()) {
+                self.journal.hold_back(Output::Order { executor, order }, out);
+            }
         }
     }
 

@@ -385,6 +385,54 @@ fn a_stop_is_repeated_until_it_is_confirmed_and_given_up_in_the_end() {
     assert_eq!(job.status, Status::Cancelled);
 }
 
+/// Orders of other kinds than assignments.
+fn orders(out: &[Output]) -> Vec<&Order> {
+    let orders = out.iter().filter_map(|o| if let Output::Order { order, .. } = o { Some(&order.order) } else { None });
+    orders.filter(|order| !matches!(order, Order::Assign(_))).collect()
+}
+
+#[test]
+fn what_is_said_again_waits_too_until_what_it_rests_on_is_durable() {
+    let mut m = machine(WitnessMode::Interval).with_executor(10);
+    m.ask(Operation::Submit, r#"{"driver":{"process":{"command":["x"]}},"name":"p"}"#, None);
+    let (job, attempt) = assigned(&m.settle())[0];
+    let mut digest = AttemptDigest::default();
+    digest.add(job, attempt);
+    m.report(vec![Report { job, attempt, age_ms: 0, news: News::Started }]);
+    m.settle();
+
+    // A stop.
+    m.ask(Operation::Cancel, r#"{"job":"p","grace":"1s"}"#, None);
+    m.now = m.now + Millis(1_000);
+    assert_eq!(orders(&m.turn()), Vec::<&Order>::new(), "its cancellation is on its way");
+    assert!(matches!(orders(&m.appended())[..], [Order::Stop(_), Order::Stop(_)]), "the first, and its repetition");
+
+    // All that the executor is to hold: the attempt is given up.
+    m.settle();
+    m.now = m.now + Millis(30_001);
+    m.turn();
+    assert_eq!(m.leader.state().jobs[&job].status, Status::Cancelled);
+    let seq = m.leader.acked();
+    m.beat(seq, digest);
+    assert_eq!(orders(&m.beat(seq, digest)), Vec::<&Order>::new(), "that is on its way");
+    let out = m.appended();
+    assert!(matches!(&orders(&out)[..], [Order::Want(wanted)] if wanted.is_empty()), "{out:?}");
+
+    // That it counts as lost.
+    m.settle();
+    m.input(Input::OwnBeat);
+    m.now = m.now + Millis(500);
+    m.input(Input::OwnBeat);
+    for _ in 0..2 {
+        m.input(Input::Probed { executor: EXECUTOR, found: Probed::NobodyThere });
+    }
+    m.turn();
+    assert!(m.leader.state().executors[&EXECUTOR].lost.is_some());
+    let seq = m.leader.acked();
+    assert_eq!(orders(&m.beat(seq, AttemptDigest::default())), Vec::<&Order>::new(), "that is on its way");
+    assert_eq!(orders(&m.appended()), [&Order::Dismiss]);
+}
+
 #[test]
 fn ten_thousand_jobs_without_room_wait_their_turn() {
     let mut m = machine(WitnessMode::Interval).with_executor(3);
