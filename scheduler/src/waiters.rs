@@ -75,11 +75,44 @@ impl Waiters {
     fn take(&mut self, id: JobId, which: impl Fn(&Waiter) -> bool) -> Vec<ReplyTo> {
         let Some(waiting) = self.by_job.get_mut(&id) else { return Vec::new() };
         let (taken, left): (Vec<_>, Vec<_>) = std::mem::take(waiting).into_iter().partition(which);
+        // Most are answered long before their time, which is not to be remembered until it comes.
+        let kept: BTreeSet<Timestamp> = left.iter().map(|waiter| waiter.deadline).collect();
+        for waiter in taken.iter().filter(|waiter| !kept.contains(&waiter.deadline)) {
+            self.by_deadline.remove(&(waiter.deadline, id));
+        }
         *waiting = left;
         if waiting.is_empty() {
             self.by_job.remove(&id);
         }
         self.count -= taken.len();
         taken.into_iter().map(|waiter| waiter.to).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outlive_schemas::codec::Format;
+
+    fn to(number: u64) -> ReplyTo {
+        ReplyTo { number, format: Format::Json }
+    }
+
+    #[test]
+    fn nothing_is_left_of_those_that_are_answered() {
+        let (mut waiters, near, far) = (Waiters::default(), Timestamp(1_000), Timestamp(3_600_000));
+        for number in 0..1_000 {
+            let job = JobId(uuid::Uuid::from_u128(u128::from(number)));
+            waiters.add(job, Until::Finished, far, to(number));
+            assert_eq!(waiters.all_of(job), [to(number)]);
+        }
+        assert!(waiters.is_empty() && waiters.by_job.is_empty() && waiters.by_deadline.is_empty());
+        // Of two with one time the other is still answered at that time.
+        let job = JobId(uuid::Uuid::from_u128(1));
+        waiters.add(job, Until::Running, near, to(1));
+        waiters.add(job, Until::Finished, near, to(2));
+        assert_eq!(waiters.take(job, |waiter| waiter.until == Until::Running), [to(1)]);
+        assert_eq!(waiters.overdue(near), [(job, to(2))]);
+        assert!(waiters.is_empty() && waiters.by_deadline.is_empty());
     }
 }
