@@ -643,6 +643,8 @@ impl Leader {
                 Event::CheckpointFailed(e) => self.claims.failed(e.job, now),
                 Event::ExecutorDraining(_) | Event::ZoneDraining(_) => self.next.releases = now,
                 Event::JobDeleted(e) => {
+                    // One that was stopped did not end before.
+                    self.traces.forget(e.job);
                     for to in self.waiters.all_of(e.job) {
                         let answer = Answer::Rejected(Rejection::not_found(format_args!(
                             "job `{}` any more: it was deleted",

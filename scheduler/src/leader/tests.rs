@@ -445,6 +445,20 @@ fn ten_thousand_jobs_without_room_wait_their_turn() {
     assert_eq!(m.leader.state().counts()[&Status::Pending], 9_997);
 }
 
+#[test]
+fn a_trace_goes_with_its_job_also_where_that_was_stopped_before() {
+    let mut m = machine(WitnessMode::Interval);
+    m.leader.trace_all();
+    m.ask(Operation::Submit, r#"{"driver":{"process":{"command":["x"]}},"name":"p","kind":"service"}"#, None);
+    let job = *m.leader.state().jobs.keys().next().expect("the job");
+    m.ask(Operation::Stop, r#"{"job":"p","force":true}"#, None);
+    assert_eq!(m.leader.state().jobs[&job].status, Status::Stopped);
+    let is_traced = |m: &Machine| m.leader.traces.of_attempt(job, outlive_schemas::id::Attempt(1)).is_some();
+    assert!(is_traced(&m), "it may be started again");
+    m.ask(Operation::Delete, r#"{"job":"p"}"#, None);
+    assert!(m.leader.state().jobs.is_empty() && !is_traced(&m));
+}
+
 const PROCESS: &str = r#"{"driver":{"process":{"command":["true"]}},"name":"process"}"#;
 
 /// Erasures asked for, and by whom.
