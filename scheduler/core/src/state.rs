@@ -311,9 +311,16 @@ impl Job {
         Some(recovering.lost_at)
     }
 
-    /// By when its newest attempt must have been started; afterwards it is tried elsewhere.
+    /// By when its newest attempt must have been started; afterwards it is tried elsewhere. That of a version that has to
+    /// show that it is healthy has less time.
     pub fn start_by(&self) -> Option<Timestamp> {
-        let placed = self.placement.filter(|_| self.status == Status::Starting)?;
+        let starts = match self.status {
+            Status::Starting => true,
+            // The version that is gone back to.
+            Status::RollingBack => self.ending().is_none(),
+            _ => false,
+        };
+        let placed = self.placement.filter(|_| starts)?;
         Some(placed.since + self.spec.checkpoint.timeout + START_EXTRA)
     }
 

@@ -6,6 +6,7 @@ use crate::timer;
 use outlive_schemas::command::Command;
 use outlive_schemas::error::ErrorCode::*;
 use outlive_schemas::event::Cause;
+use outlive_schemas::id::Attempt;
 use outlive_schemas::job::JobSpec;
 use outlive_schemas::life::{RestoreMode, VersionStatus};
 use outlive_schemas::message::{News, Outcome};
@@ -293,6 +294,22 @@ fn one_that_fails_for_good_is_rolled_back_at_once_to_exactly_what_was_before() {
     // The next one is version 3.
     let scene = scene.when(update(job(1), 1, newer())).happened().0;
     assert!(matches!(scene.job(job(1)).change(), Some(Change::Update { to, .. }) if to.0 == 3));
+}
+
+#[test]
+fn one_that_is_gone_back_to_and_is_not_started_in_time_is_tried_elsewhere() {
+    let scene = up().when(update(job(1), 1, newer().attempts(Some(1)))).happened().0;
+    let scene = scene.when(report(A, job(1), 1, released(Some(2), None))).happened().0;
+    let scene = scene.when(place(job(1), 2, A)).happened().0;
+    let scene = scene.when(report(A, job(1), 2, exited(1))).happened().0;
+    let scene = scene.when(place(job(1), 3, B)).happened().0;
+    assert_eq!(status(&scene), Status::RollingBack);
+    let withdraw = Command::WithdrawAttempt { job: job(1), attempt: Attempt(3), cause: Cause::Timeout };
+    assert_eq!(timer::due(&scene.state, at(719_999), 9), []);
+    assert_eq!(timer::due(&scene.state, at(720_000), 9), std::slice::from_ref(&withdraw));
+    let scene = scene.at(720_000).when(withdraw).happened().0;
+    assert_eq!((status(&scene), scene.job(job(1)).version.0, restores(&scene)), (Status::Restarting, 1, Some(2)));
+    assert!(scene.job(job(1)).placement.is_none());
 }
 
 #[test]
