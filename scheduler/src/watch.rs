@@ -112,10 +112,11 @@ impl Watch {
     }
 
     pub fn registered(&mut self, present: &[Registration]) {
+        let present: BTreeSet<ExecutorId> = present.iter().map(|registration| registration.id).collect();
         for (id, observed) in &mut self.observations.executors {
-            observed.leased = present.iter().any(|registration| registration.id == *id);
+            observed.leased = present.contains(id);
         }
-        self.present = Some(present.iter().map(|registration| registration.id).collect());
+        self.present = Some(present);
     }
 
     /// Executors that should get no work for now.
