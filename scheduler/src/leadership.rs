@@ -1,5 +1,6 @@
 //! Gaining and losing the term: follow, campaign, lead, and again.
 
+pub mod accession;
 mod apart;
 mod reign;
 pub mod suspicion;

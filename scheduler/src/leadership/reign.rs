@@ -1,10 +1,11 @@
 //! One term: the bridge, the barrier, the machine and what feeds it, and the orderly end.
 
+use super::accession::{self, Accession, LogEnd, Next};
 use super::{Scheduler, apart};
 use crate::clock::{Clock, Ids, TermClock};
 use crate::error::{ReplayError, SchedulerError};
 use crate::follower::Follower;
-use crate::journal::{Append, Journal, SHARD};
+use crate::journal::{Append, Journal};
 use crate::leader::{Identity, Input, Leader, Output, Resignation};
 use crate::metrics;
 use crate::service::{self, Inbox, Listening, OpenRequests};
@@ -16,18 +17,18 @@ use async_nats::RequestErrorKind;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use outlive_schemas::codec::pack;
-use outlive_schemas::event::{Envelope, Event, TermStarted};
+use outlive_schemas::event::TermStarted;
 use outlive_schemas::id::{ExecutorId, Sequence, Term, Zone};
 use outlive_schemas::message::LeaderBeat;
 use outlive_schemas::time::{Millis, Timestamp};
 use outlive_schemas::trace::Step;
 use outlive_schemas::{limits, subject};
-use outlive_store::frame::{ChainHash, FrameSealer, Place, seal_commit};
+use outlive_store::frame::FrameSealer;
 use outlive_store::leadership::Tenure;
-use outlive_store::log::bridged::{BridgedLog, Inherited, Step as Drain};
+use outlive_store::log::bridged::{BridgedLog, Inherited};
 use outlive_store::log::{AppendError, CommitLog, ReadError, Stored};
 use outlive_store::telemetry::trace::SpanRecord;
-use outlive_store::witness::{Witness, judge};
+use outlive_store::witness::Witness;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -44,11 +45,6 @@ const BEAT_EVERY: Duration = Duration::from_millis(250);
 const SURVEY_EVERY: Duration = Duration::from_secs(1);
 /// Hosts' clocks differ by less.
 const AHEAD_WORTH_A_WORD: Millis = Millis(1_000);
-/// Tries to append the barrier while the last commits of earlier leaders still land.
-const BARRIER_TRIES_MAX: u32 = 1_000;
-/// A log that ends too early must say so for this long, before what is missing counts as lost. A server that was cut off
-/// leads the stream in its own opinion until it hears of its successor, and a new one may still be reading its own log.
-const LOST_AFTER: Duration = Duration::from_secs(2);
 
 /// How a term ended that did not fail.
 pub enum End {
@@ -102,44 +98,33 @@ impl<'a> Reign<'a> {
     async fn begin(&self, follower: &mut Follower) -> Result<Begun, SchedulerError> {
         let witness = self.stores.leadership.read_witness().await.map_err(SchedulerError::Leadership)?;
         let witness = witness.map(|body| Witness::decode(&body)).transpose().map_err(SchedulerError::Witness)?;
-        // Read after the election was won: nobody else can add to it from here on.
         let inherited = Inherited::new(self.stores.bridge.list().await.map_err(SchedulerError::Bridge)?);
-        let mut missing_since = None;
-        for _ in 0..BARRIER_TRIES_MAX {
+        let mut accession = Accession::new(self.term, witness, inherited);
+        loop {
             follower.catch_up().await.map_err(SchedulerError::Replay)?;
-            if let Some(seen) =
-                follower.state.term.as_ref().map(|(term, _)| term.term).filter(|seen| *seen >= self.term)
-            {
-                return self.outdone(seen).await;
-            }
-            let end = (follower.seq, follower.chain);
-            let chain_at = |seq| if seq == end.0 { Some(end.1) } else { follower.chain_at(seq) };
-            match inherited.next(follower.seq, chain_at) {
-                Drain::Append(commit) => {
+            let end = end_of(follower);
+            match accession.next(end, |seq| follower.chain_at(seq)).map_err(SchedulerError::Lost)? {
+                Next::Drain(commit) => {
                     tracing::info!(term = %self.term, seq = %commit.seq, "draining a commit from the bridge");
                     self.append(follower, commit.body).await?;
-                    continue;
                 }
-                Drain::ReadUpTo(seq) => {
-                    self.must_hold(Witness { seq, chain: ChainHash::default() }, follower, &mut missing_since).await?;
-                    continue;
+                Next::MustHold(witness) => self.must_hold(witness, &mut accession).await?,
+                Next::Barrier => {
+                    let barrier = self.barrier(follower)?;
+                    if self.append(follower, barrier).await? {
+                        return Ok(Begun::Barrier(accession.drained().collect()));
+                    }
                 }
-                Drain::Lost(lost) => return Err(SchedulerError::Lost(lost)),
-                Drain::Done => {}
-            }
-            if let Some(behind) = witness.filter(|witness| witness.seq > follower.seq) {
-                self.must_hold(behind, follower, &mut missing_since).await?;
-                continue;
-            }
-            judge(witness, follower.seq, |seq| follower.chain_at(seq)).map_err(SchedulerError::Lost)?;
-            let barrier = self.barrier(follower)?;
-            if self.append(follower, barrier).await? {
-                return Ok(Begun::Barrier(inherited.positions().collect()));
+                Next::Outdone(seen) => return self.outdone(seen).await,
+                Next::GiveUp => {
+                    let reason = format!(
+                        "what it holds beyond {} cannot be read, or others append to it without end",
+                        follower.seq
+                    );
+                    return Err(SchedulerError::Replay(ReplayError::Read(ReadError::Unavailable { reason })));
+                }
             }
         }
-        let reason =
-            format!("what it holds beyond {} cannot be read, or others append to it without end", follower.seq);
-        Err(SchedulerError::Replay(ReplayError::Read(ReadError::Unavailable { reason })))
     }
 
     /// The log has seen a term that is not below ours: somebody won after us, or etcd counts from an earlier time.
@@ -153,38 +138,25 @@ impl<'a> Reign<'a> {
 
     /// A replica may be behind, so a log that seems to end before the witness is settled by its own extent, told by one
     /// that most replicas answer to. Where there is none the term is given up: another scheduler may reach one.
-    async fn must_hold(
-        &self,
-        witness: Witness,
-        follower: &Follower,
-        missing_since: &mut Option<Instant>,
-    ) -> Result<(), SchedulerError> {
+    async fn must_hold(&self, witness: Witness, accession: &mut Accession) -> Result<(), SchedulerError> {
         let extent =
             self.stores.log.settled_extent().await.map_err(ReplayError::Read).map_err(SchedulerError::Replay)?;
-        if extent.last >= witness.seq {
-            *missing_since = None;
-        } else if missing_since.get_or_insert_with(Instant::now).elapsed() >= LOST_AFTER {
-            judge(Some(witness), extent.last, |seq| follower.chain_at(seq)).map_err(SchedulerError::Lost)?;
-        }
+        accession.ends_at(extent.last, witness, self.scheduler.clock.now()).map_err(SchedulerError::Lost)?;
         tokio::time::sleep(Duration::from_millis(20)).await;
         Ok(())
     }
 
     fn barrier(&self, follower: &Follower) -> Result<Bytes, SchedulerError> {
         let config = &self.scheduler.config;
-        let barrier = Envelope {
-            at: term_clock(self.scheduler.clock, follower).at(self.scheduler.clock.now()),
-            by: None,
-            event: Event::TermStarted(TermStarted {
-                term: self.term,
-                scheduler: config.name.clone(),
-                zone: config.zone.clone(),
-                version: env!("CARGO_PKG_VERSION").into(),
-            }),
+        let started = TermStarted {
+            term: self.term,
+            scheduler: config.name.clone(),
+            zone: config.zone.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
         };
-        let place = Place { shard: SHARD, expected: follower.seq, term: self.term, previous: follower.chain };
-        let sealed = seal_commit(&self.stores.log_key, place, &[barrier]).map_err(|e| self.refused(&e))?;
-        Ok(sealed.body)
+        let at = term_clock(self.scheduler.clock, follower).at(self.scheduler.clock.now());
+        let sealed = accession::barrier(&self.stores.log_key, started, at, end_of(follower));
+        Ok(sealed.map_err(|e| self.refused(&e))?.body)
     }
 
     /// Appends right after what was read, to the stream alone, and takes it in. `false`: a commit of an earlier leader
@@ -294,6 +266,11 @@ impl<'a> Reign<'a> {
         self.stores.nats.client.flush().await.ok();
         end
     }
+}
+
+fn end_of(follower: &Follower) -> LogEnd {
+    let term = follower.state.term.as_ref().map(|(term, _)| term.term);
+    LogEnd { seq: follower.seq, chain: follower.chain, term }
 }
 
 /// The time of a term that begins now.

@@ -84,10 +84,12 @@ pub struct Checkers {
     pub every_commit: bool,
     started: Started,
     pub lost_tail: Option<LostTail>,
+    /// After a loss a commit of before it has landed where it does not follow.
+    pub is_spoilt: bool,
     pub refusals: Vec<String>,
     images: Vec<(Sequence, ChainHash, Vec<u8>)>,
     pub commits: u64,
-    /// Executors that were taken for lost, and had not left.
+    /// Executors that were taken for lost after they had been heard, and had not left.
     pub losses: u64,
     /// How often each type of event was stored.
     pub events: BTreeMap<&'static str, u64>,
@@ -119,6 +121,7 @@ impl Checkers {
             every_commit: false,
             started: Started::default(),
             lost_tail: None,
+            is_spoilt: false,
             refusals: Vec::new(),
             images: Vec::new(),
             commits: 0,
@@ -253,10 +256,17 @@ impl Checkers {
             Event::JobDeleted(e) => {
                 self.deleted.insert(e.job);
             }
-            Event::ExecutorLost(e) if e.reason != LossReason::Left => self.losses += 1,
-            Event::JobRestarting(e) if e.cause.is_own_doing() && !self.really(e.job, e.attempt).reported_end => {
-                let (attempt, job) = (e.attempt, short(e.job));
-                return Err(format!("attempt {attempt} of {job} is said to have ended, and has not"));
+            Event::ExecutorLost(e) if e.reason != LossReason::Left => {
+                self.losses += u64::from(self.heard.keys().any(|(_, heard)| *heard == e.executor));
+            }
+            // Where a start is given up nobody has said anything.
+            Event::JobRestarting(e)
+                if e.cause.is_own_doing()
+                    && !e.reason.contains("has not started it")
+                    && !self.really(e.job, e.attempt).reported_end =>
+            {
+                let (attempt, job, why) = (e.attempt, short(e.job), &e.reason);
+                return Err(format!("attempt {attempt} of {job} is said to have ended ({why}), and has not"));
             }
             _ => {}
         }
@@ -306,7 +316,15 @@ impl Checkers {
             let same = self.chain_at(stored.seq) == Some(before.then(&stored.body));
             return if same { Ok(Vec::new()) } else { Err("another commit stands there already".into()) };
         }
-        let commit = self.opener.open(&stored.body, self.seq, self.chain).map_err(|e| e.to_string())?;
+        let commit = match self.opener.open(&stored.body, self.seq, self.chain) {
+            Ok(commit) => commit,
+            // Sent before the loss, and landed in a log that is as long again.
+            Err(_) if self.lost_tail.is_some() => {
+                self.is_spoilt = true;
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error.to_string()),
+        };
         self.ticks.begin_commit();
         for envelope in &commit.events {
             self.ticks.hold(envelope)?;
@@ -427,6 +445,10 @@ fn tell(env: &mut Env, envelope: &Envelope) {
 
 /// Every chunk of a committed checkpoint is stored.
 fn checkpoint_is_whole(env: &mut Env, job: JobId, manifest: BlobName) {
+    // That its job was deleted, and what it had stored erased, may be what is lost.
+    if env.checkers.lost_tail.is_some() {
+        return;
+    }
     let Some(files) = env.checkers.states.get(&(job, manifest)) else { return };
     let missing = files.iter().any(|file| !env.blobs.holds(job, super::job::name_of(job, file)));
     if missing || !env.blobs.holds(job, manifest) {

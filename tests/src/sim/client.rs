@@ -73,6 +73,8 @@ pub struct ClientNode {
     pub life: bool,
     /// Whether operators drain executors and zones, and take that back.
     pub drains: bool,
+    /// Whether users only submit and look, and leave alone what there is.
+    pub only_submits: bool,
 }
 
 impl ClientNode {
@@ -91,6 +93,7 @@ impl ClientNode {
             closing: false,
             life: false,
             drains: false,
+            only_submits: false,
         }
     }
 
@@ -156,15 +159,16 @@ impl ClientNode {
         if self.closing {
             return self.close(env);
         }
-        if self.queues && env.chance.per_mille(120) {
+        let changes = !self.only_submits;
+        if changes && self.queues && env.chance.per_mille(120) {
             let request = queues::put(env);
             return self.ask(Asked::Queue(QueueAsked::Put(request)), env);
         }
-        if self.schedules > 0 && env.chance.per_mille(80) {
+        if changes && self.schedules > 0 && env.chance.per_mille(80) {
             let what = self.about_a_schedule(env);
             return self.ask(what, env);
         }
-        if self.retries && !self.jobs.is_empty() && env.chance.per_mille(200) {
+        if changes && self.retries && !self.jobs.is_empty() && env.chance.per_mille(200) {
             let other = env.chance.one_of(&self.jobs);
             let what = retry(JobRef::Id(other), env);
             return self.ask(what, env);
@@ -185,6 +189,7 @@ impl ClientNode {
             let id = env.chance.one_of(&self.jobs);
             let job = JobRef::Id(id);
             let what = match dice % 20 {
+                _ if !changes => Asked::Get(job),
                 dice @ 3..12 if self.life => self.change(dice, id, env),
                 dice @ 12..16 if self.drains => operate(dice, env),
                 0 => Asked::Cancel { job, how: Stop::Graceful { grace: Millis(env.chance.between(0, 3_000)) } },
@@ -356,7 +361,8 @@ fn retry(other: JobRef, env: &mut Env) -> Asked {
         0 => Asked::Cancel { job: other, how: Stop::Kill },
         1 => all(None),
         2 => all(Some(vec![Status::Failed, Status::Cancelled])),
-        dice @ 3..5 => some_tasks(dice == 3, env).unwrap_or_else(|| all(None)),
+        3 => some_tasks(true, env).unwrap_or_else(|| all(None)),
+        4 => some_tasks(false, env).or_else(|| some_tasks(true, env)).unwrap_or_else(|| all(None)),
         _ if over.is_empty() => Asked::Cancel { job: other, how: Stop::Graceful { grace: Millis(1_000) } },
         _ => Asked::Retry(Selection::Job(JobRef::Id(env.chance.one_of(&over)))),
     }

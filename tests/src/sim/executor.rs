@@ -7,6 +7,7 @@ mod work;
 use super::clock::NodeClock;
 use super::env::{Env, Event, FromShim, Happening, HostEvent, MS, Micros, Node, Reply, Request, SECOND, Timer, say};
 use super::etcd::{EtcdReply, EtcdRequest};
+use super::faults::{Fault, Stall};
 use super::network::{Message, NatsReply};
 use super::sabotage::Sabotage;
 use host::Host;
@@ -15,7 +16,7 @@ use outlive_executor::intake::Intake;
 use outlive_executor::machine::{Effect, ExecutorMachine, Input, Over};
 use outlive_executor::shim::protocol::Exit;
 use outlive_schemas::executor::{Capacity, DriverKind, Registration};
-use outlive_schemas::id::{Attempt, ExecutorId, ExecutorName, JobId, Zone};
+use outlive_schemas::id::{Attempt, ExecutorId, ExecutorName, JobId, Sequence, Zone};
 use outlive_schemas::message::Assignment;
 use outlive_schemas::time::Millis;
 use std::collections::BTreeMap;
@@ -65,6 +66,12 @@ pub struct ExecutorNode {
     report: Option<u64>,
     wake_at: Option<u64>,
     next_work: u64,
+    /// When the newest of what shims have said arrives.
+    told_until: Micros,
+    /// What has come for this incarnation before it was registered: its loop begins with that.
+    early: Option<Vec<Message>>,
+    /// What befalls it as an exclusive attempt is about to start.
+    pub stall: Option<Stall>,
 }
 
 impl ExecutorNode {
@@ -86,6 +93,9 @@ impl ExecutorNode {
             report: None,
             wake_at: None,
             next_work: 0,
+            told_until: 0,
+            early: None,
+            stall: None,
         }
     }
 
@@ -100,6 +110,15 @@ impl ExecutorNode {
     /// What leaders have told it of the log.
     pub fn told(&self) -> Option<outlive_schemas::message::Told> {
         self.machine.as_ref().map(ExecutorMachine::told)
+    }
+
+    /// Where the newest exclusive attempt that runs here was placed, if another was before it: the log tells of its job
+    /// without that commit, too.
+    pub fn runs_alone(&self) -> Option<(Sequence, usize)> {
+        let exclusive = self.host.processes.iter().filter(|(_, process)| process.exclusive);
+        let placed = exclusive.filter(|((_, attempt), _)| *attempt > Attempt(1));
+        let placed_at = placed.filter_map(|(key, _)| Some(self.work.get(key)?.assignment.placed_at)).max();
+        Some((placed_at?, self.index))
     }
 
     fn micros(&self, env: &Env) -> Micros {
@@ -146,6 +165,7 @@ impl ExecutorNode {
         self.wake_at = None;
         self.work.clear();
         self.lease = None;
+        self.early = Some(Vec::new());
         self.register(env);
     }
 
@@ -174,9 +194,13 @@ impl ExecutorNode {
 
     /// Told to stop in order.
     pub fn stop(&mut self, env: &mut Env) {
-        if self.up {
-            say!(env, "{} is told to stop", self.name);
-            self.input(Input::Shutdown, env);
+        if !self.up {
+            return;
+        }
+        say!(env, "{} is told to stop", self.name);
+        match self.early {
+            None => self.input(Input::Shutdown, env),
+            Some(_) => self.gone(env),
         }
     }
 
@@ -207,6 +231,9 @@ impl ExecutorNode {
     }
 
     fn message(&mut self, message: Message, env: &mut Env) {
+        if let Some(early) = &mut self.early {
+            return early.push(message);
+        }
         match message {
             Message::Order(executor, order) if self.id() == Some(executor) => self.input(Input::Order(order), env),
             Message::LeaderBeat(beat) => self.input(Input::Heard { term: beat.term, seq: beat.seq }, env),
@@ -222,8 +249,10 @@ impl ExecutorNode {
     fn timer(&mut self, timer: Timer, env: &mut Env) {
         match timer {
             Timer::Heartbeat => {
-                self.extend_deadlines(env);
-                self.input(Input::HeartbeatDue, env);
+                if self.early.is_none() {
+                    self.extend_deadlines(env);
+                    self.input(Input::HeartbeatDue, env);
+                }
                 env.timer(self.node(), self.run, BEAT_EVERY, Timer::Heartbeat);
             }
             Timer::Wake => {
@@ -272,7 +301,10 @@ impl ExecutorNode {
                 say!(env, "{} is registered", self.name);
                 self.extend_deadlines(env);
                 env.timer(self.node(), self.run, LEASE_TTL / 6, Timer::Renew);
-                self.input(Input::Registered, env);
+                match self.early.take() {
+                    None => self.input(Input::Registered, env),
+                    Some(early) => early.into_iter().for_each(|message| self.message(message, env)),
+                }
             }
             (Call::Grant { .. } | Call::Register { .. }, _) => {
                 env.timer(self.node(), self.run, 500 * MS, Timer::Retry);
@@ -393,7 +425,23 @@ impl ExecutorNode {
     fn begin_attempt(&mut self, assignment: Arc<Assignment>, env: &mut Env) {
         let key = (assignment.job, assignment.attempt);
         say!(env, "{} takes attempt {} of {}", self.name, key.1, short(key.0));
+        let exclusive = assignment.spec.exclusive;
         self.work.insert(key, Work::new(assignment, self.lease.map(|lease| lease.id)));
+        if exclusive {
+            self.stand_still(false, env);
+        }
+    }
+
+    /// It stands still from now on, before anything of the attempt runs, if that is in store for it.
+    fn stand_still(&mut self, with_host: bool, env: &mut Env) {
+        let Some(Stall { long, .. }) = self.stall.take_if(|stall| stall.with_host == with_host) else { return };
+        let node = self.node();
+        let (begin, end) = match with_host {
+            true => (Fault::Freeze(self.index), Fault::Thaw(self.index)),
+            false => (Fault::Pause(node), Fault::Resume(node)),
+        };
+        env.after(0, Event::Fault(begin));
+        env.after(long, Event::Fault(end));
     }
 
     fn is(&self, sabotage: Sabotage, env: &Env) -> bool {
@@ -427,9 +475,10 @@ impl ExecutorNode {
     /// In this order, through the shim's pipe.
     fn tell(&mut self, job: JobId, attempt: Attempt, said: Vec<FromShim>, env: &mut Env) {
         let delay = env.chance.between(100, 2_000);
+        self.told_until = self.told_until.max(env.now + delay);
         for said in said {
             let what = Happening::Shim(job, attempt, said);
-            env.after(delay, Event::At { node: self.node(), run: self.run, what });
+            env.at(self.told_until, Event::At { node: self.node(), run: self.run, what });
         }
     }
 }

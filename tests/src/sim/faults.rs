@@ -18,6 +18,8 @@ pub enum Fault {
     /// The host stands still, with everything on it.
     Freeze(usize),
     Thaw(usize),
+    /// As soon as an exclusive attempt is about to start there, the host or only the executor stands still.
+    StallAtStart(usize, Stall),
     Cut {
         node: Node,
         out: bool,
@@ -51,6 +53,13 @@ pub enum Fault {
     LoseTail,
 }
 
+/// How an executor stands still, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stall {
+    pub with_host: bool,
+    pub long: Micros,
+}
+
 /// What a seed may break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -82,6 +91,9 @@ pub enum Kind {
     /// An executor is cut from core NATS for longer than a stop is waited for, and keeps its lease. Only where it is
     /// asked for.
     LongCutFromNats,
+    /// An executor stands still beyond its lease just as an exclusive attempt is about to start. Only where it is asked
+    /// for.
+    StallAtStart,
 }
 
 const KINDS: [Kind; 25] = [
@@ -114,7 +126,7 @@ const KINDS: [Kind; 25] = [
 
 impl Kind {
     pub fn named(name: &str) -> Option<Kind> {
-        KINDS.into_iter().chain([Kind::LongCutFromNats]).find(|kind| format!("{kind:?}") == name)
+        KINDS.into_iter().chain([Kind::LongCutFromNats, Kind::StallAtStart]).find(|kind| format!("{kind:?}") == name)
     }
 }
 
@@ -200,6 +212,10 @@ impl Plan {
             Kind::LongCutFromNats => {
                 let (node, back) = (Node::Executor(executor), chance.between(35 * SECOND, 80 * SECOND));
                 (Fault::CutFromNats(node), Some((back, Fault::Join(node))))
+            }
+            Kind::StallAtStart => {
+                let long = chance.between(8 * SECOND, 16 * SECOND);
+                (Fault::StallAtStart(executor, Stall { with_host: coin, long }), None)
             }
         };
         if let Some((after, mending)) = mended {

@@ -3,7 +3,7 @@
 //!
 //! The same rules as `store::log::memory`, but every step is an event of its own.
 
-use super::env::{Env, Micros, Node, say};
+use super::env::{Env, MS, Micros, Node, say};
 use super::network::Message;
 use super::sabotage::Sabotage;
 use bytes::Bytes;
@@ -34,6 +34,8 @@ pub struct LogServer {
     known: BTreeMap<[u8; 32], Sequence>,
     /// While it elects, or is down.
     pub closed: bool,
+    /// Until then who was elected still reads what it holds, and says that the log ends before it does.
+    pub reading_until: Micros,
     /// The most that the disk adds to an answer.
     pub slow: Micros,
     /// How far replicas may be behind when they are asked.
@@ -42,6 +44,9 @@ pub struct LogServer {
 
 /// Messages in one answer: few, so that reading takes several.
 const READ_MAX: usize = 64;
+/// How long who was elected reads at most, and of how many messages it does not know yet.
+const READING_MAX: Micros = 1_500 * MS;
+const UNREAD_MAX: u64 = 8;
 
 impl LogServer {
     pub fn last(&self) -> Sequence {
@@ -64,12 +69,20 @@ impl LogServer {
     }
 }
 
+/// Somebody is elected, who has to read first.
+pub fn open_again(env: &mut Env) {
+    env.log.closed = false;
+    env.log.reading_until = env.now + env.chance.below(READING_MAX);
+}
+
 pub fn serve(env: &mut Env, from: Node, request: LogRequest) -> Option<LogReply> {
+    let reads = env.now < env.log.reading_until;
     match request {
-        LogRequest::Append { .. } if env.log.closed => env.chance.coin().then_some(LogReply::NoResponders),
+        LogRequest::Append { .. } if env.log.closed || reads => env.chance.coin().then_some(LogReply::NoResponders),
         LogRequest::Append { expected, body } => Some(append(env, from, expected, body)),
         LogRequest::Read { from } => {
-            let behind = if env.log.lag > 0 { env.chance.below(env.log.lag + 1) } else { 0 };
+            let lag = if reads { env.log.lag.max(UNREAD_MAX) } else { env.log.lag };
+            let behind = if lag > 0 { env.chance.below(lag + 1) } else { 0 };
             let end = env.log.last().0.saturating_sub(behind);
             let found = (from.0.max(1)..=end)
                 .take(READ_MAX)
@@ -78,7 +91,10 @@ pub fn serve(env: &mut Env, from: Node, request: LogRequest) -> Option<LogReply>
         }
         // Answered by the stream's leader.
         LogRequest::Extent if env.log.closed => None,
-        LogRequest::Extent => Some(LogReply::Extent(env.log.last())),
+        LogRequest::Extent => {
+            let unread = if reads { env.chance.below(UNREAD_MAX) } else { 0 };
+            Some(LogReply::Extent(Sequence(env.log.last().0.saturating_sub(unread))))
+        }
     }
 }
 

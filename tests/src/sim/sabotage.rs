@@ -55,10 +55,12 @@ pub enum Sabotage {
     LeasesOutliveTheLoss,
     /// A new leader waits for nobody before it has exclusive jobs begun.
     LossOverlooked,
+    /// A new leader takes for lost whatever is once said not to be there.
+    LostAtOnce,
 }
 
 impl Sabotage {
-    pub const ALL: [Sabotage; 26] = [
+    pub const ALL: [Sabotage; 27] = [
         Sabotage::FenceOff,
         Sabotage::TimeoutTakenForAbsence,
         Sabotage::CheckpointBeforeUpload,
@@ -85,6 +87,7 @@ impl Sabotage {
         Sabotage::KeysForgotten,
         Sabotage::LeasesOutliveTheLoss,
         Sabotage::LossOverlooked,
+        Sabotage::LostAtOnce,
     ];
 
     pub fn name(self) -> String {

@@ -17,12 +17,12 @@ use append::Appending;
 use follow::Follower;
 use lead::Leading;
 use outlive_scheduler::clock::TermClock;
+use outlive_scheduler::leadership::accession::Accession;
 use outlive_scheduler::leadership::suspicion::Suspicion;
 use outlive_scheduler::watch::Probed;
 use outlive_schemas::id::{ExecutorId, SchedulerName, Sequence, Term, Zone};
 use outlive_schemas::message::LeaderBeat;
 use outlive_schemas::time::Timestamp;
-use outlive_store::log::bridged::Inherited;
 use outlive_store::witness::Witness;
 use std::collections::BTreeMap;
 
@@ -33,6 +33,8 @@ const LOOK_EVERY: Micros = 100 * MS;
 const POLL_EVERY: Micros = SECOND;
 const BEAT_EVERY: Micros = 250 * MS;
 const RETRY_AFTER: Micros = 250 * MS;
+/// As in `scheduler::leadership`: after a term in which the log was out of reach.
+const LET_OTHERS_TRY: Micros = SECOND;
 
 /// What a reply is for.
 #[derive(Clone, Debug)]
@@ -70,6 +72,8 @@ enum Call {
     LastWord(String),
     Revoke,
     Inherited,
+    /// Whether a term that the log has seen is a later leader's.
+    Outdone(Term),
     Bridge(Sequence),
 }
 
@@ -89,8 +93,8 @@ enum Phase {
     Acceding {
         /// Nothing until it has been read.
         witness: Option<Option<Witness>>,
-        /// What earlier leaders have left in the bridge.
-        inherited: Option<Inherited>,
+        /// Once the bridge has been read as well.
+        accession: Option<Accession>,
         /// Whether what is being appended comes from the bridge.
         draining: bool,
         appending: Option<Appending>,
@@ -117,6 +121,8 @@ pub struct SchedulerNode {
     term: Term,
     calls: BTreeMap<u64, Call>,
     polling: bool,
+    /// Before this it does not campaign.
+    rests_until: Micros,
 }
 
 impl SchedulerNode {
@@ -136,6 +142,7 @@ impl SchedulerNode {
             term: Term(0),
             calls: BTreeMap::new(),
             polling: false,
+            rests_until: 0,
         }
     }
 
@@ -264,6 +271,12 @@ impl SchedulerNode {
         env.timer(self.node(), self.run, LOOK_EVERY, Timer::Look);
     }
 
+    /// Gives up a term in which the log cannot be read, and leaves the next one to who may be nearer to it.
+    fn out_of_reach(&mut self, env: &mut Env) {
+        self.rests_until = env.now + LET_OTHERS_TRY;
+        self.lose("the log is out of reach", env);
+    }
+
     /// Gives a term up, or one that was not won, and follows again.
     fn lose(&mut self, why: &str, env: &mut Env) {
         say!(env, "{} gives up: {why}", self.name);
@@ -385,6 +398,7 @@ impl SchedulerNode {
         let now = self.wall(env);
         let Phase::Following { suspicion, .. } = &mut self.phase else { return };
         match key {
+            None if env.now < self.rests_until => env.timer(self.node(), self.run, RETRY_AFTER, Timer::Retry),
             None => self.campaign(env),
             // Our own key from before a crash: nobody is behind it.
             Some(key) if key.scheduler == self.index => {
@@ -486,7 +500,11 @@ impl SchedulerNode {
             }
             (Call::SettleCampaign { lease, nonce }, Reply::Etcd(EtcdReply::Leader(key))) => match key {
                 Some(key) if key.nonce == nonce && key.lease == lease.id => self.won(key.term, lease, env),
-                _ => self.lose("the campaign came to nothing", env),
+                _ => {
+                    // It may be on its way still, and be done for as long as the lease stands.
+                    self.lease = Some(lease);
+                    self.lose("the campaign came to nothing", env);
+                }
             },
             (Call::SettleCampaign { .. }, _) => self.follow(env),
             (Call::Renew { sent }, reply) => self.renewed(sent, reply, env),
@@ -506,6 +524,7 @@ impl SchedulerNode {
                 self.down(env);
             }
             (Call::Inherited, reply) => self.inherited_read(reply, env),
+            (Call::Outdone(seen), reply) => self.outdone(seen, reply, env),
             (Call::Bridge(at), reply) => self.bridge_answered(at, reply, env),
             (Call::Revoke, _) => {}
         }

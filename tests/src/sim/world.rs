@@ -200,6 +200,7 @@ impl World {
                 self.executors[i].freeze(env);
             }
             Fault::Thaw(i) => self.resume(Node::Executor(i)),
+            Fault::StallAtStart(i, stall) => self.executors[i].stall = Some(stall),
             Fault::Cut { node, out, inward } => env.net.cut(node, out, inward),
             Fault::CutFromNats(node) => env.net.cut_from_nats(node),
             Fault::CutFromEtcd(node) => env.net.cut_from_etcd(node),
@@ -235,7 +236,7 @@ impl World {
                 self.stalled_since.get_or_insert(env.now);
             }
             Fault::OpenLog => {
-                env.log.closed = false;
+                super::log::open_again(env);
                 let stalled = self.stalled_since.take().map_or(0, |since| env.now - since);
                 self.stalled_max = self.stalled_max.max(stalled);
             }
@@ -310,6 +311,7 @@ impl World {
         env.clear_faults();
         env.net.heal(env.now);
         env.log.closed = false;
+        env.log.reading_until = 0;
         env.log.slow = 0;
         env.log.lag = 0;
         if env.etcd.closed {

@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::human;
 use crate::log::access::{self, Access};
 use crate::log::head::{Head, head};
+use crate::log::verify;
 use crate::output::{self, Output};
 use anyhow::Context;
 use clap::Args;
@@ -83,6 +84,10 @@ pub async fn run(args: AcceptLossArgs, global: &Global) -> anyhow::Result<()> {
         ))
         .into());
     }
+    verify::follows_on(&log, &mut opener).await.context(
+        "the log cannot be gone on from, and giving up what is lost does not change that: restore a backup into a new \
+         cluster",
+    )?;
     match leadership.begin_generation(found.term).await {
         Ok(_) => {}
         Err(held @ LeadershipError::Held { .. }) => return Err(Failure::usage(held.to_string()).into()),

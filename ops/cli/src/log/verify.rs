@@ -91,6 +91,15 @@ pub async fn run(_: VerifyArgs, global: &Global) -> anyhow::Result<()> {
     }
 }
 
+/// Reads the log to its end, and refuses one whose commits do not follow on from each other: no scheduler goes on from
+/// there.
+pub(super) async fn follows_on(log: &impl CommitLog, opener: &mut FrameOpener) -> anyhow::Result<()> {
+    match replay(log, opener, &mut Verifier::new(None)).await? {
+        None => Ok(()),
+        Some(Fault { seq, what }) => anyhow::bail!("commit {seq} is bad: {what}"),
+    }
+}
+
 async fn replay(
     log: &impl CommitLog,
     opener: &mut FrameOpener,
@@ -323,6 +332,24 @@ mod tests {
         }
         assert_eq!(verifier.judge(), None);
         assert_eq!((verifier.checked.last, verifier.checked.bridged), (Sequence(4), 2));
+    }
+
+    #[tokio::test]
+    async fn nobody_goes_on_from_a_late_commit_of_before_a_loss() {
+        let key = Key::generate();
+        let (log, heads) = log_of(&key, &[3, 3, 3, 3]).await;
+        let late = log.contents()[3].body.clone();
+        log.lose_tail(Sequence(2));
+        let mut batch = Batch::default();
+        batch.push(&barrier(Term(9)));
+        let place = Place { shard: 0, expected: Sequence(2), term: Term(9), previous: heads[1].chain };
+        let next = FrameSealer::new(&key).seal(place, &batch).expect("sealed");
+        log.append(Sequence(2), next.body).await.expect("appended");
+        follows_on(&log, &mut FrameOpener::new([&key])).await.expect("it goes on from what is left");
+        // The log is as long again, and its sequence is all that is checked.
+        log.append(Sequence(3), late).await.expect("appended");
+        let why = follows_on(&log, &mut FrameOpener::new([&key])).await.expect_err("a broken chain").to_string();
+        assert!(why.contains("commit 4"), "{why}");
     }
 
     #[tokio::test]

@@ -298,6 +298,9 @@ impl ExecutorNode {
         let holds = !exclusive || lease == self.lease.map(|lease| lease.id) || env.is(Sabotage::AnyLeaseWillDo);
         let deadline = if holds { self.deadline(exclusive) } else { 0 };
         self.host.launch((job, attempt), (what, count), (exclusive, deadline, lease), env);
+        if exclusive {
+            self.stand_still(true, env);
+        }
     }
 
     fn store(&mut self, job: JobId, attempt: Attempt, round: u32, env: &mut Env) {

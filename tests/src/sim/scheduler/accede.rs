@@ -1,5 +1,4 @@
-//! The beginning of a term, as `scheduler::leadership::reign` does it: read to the log's end, hold it against the
-//! witness, append the barrier.
+//! The beginning of a term: carries out what `scheduler::leadership::accession` says, as `reign` does.
 
 use super::append::Appending;
 use super::{CALL_TIMEOUT, Call, Phase, SchedulerNode};
@@ -7,18 +6,19 @@ use crate::sim::env::{Env, MS, Reply, Request, Timer, say};
 use crate::sim::etcd::{EtcdReply, EtcdRequest};
 use crate::sim::log::{LogReply, LogRequest};
 use crate::sim::sabotage::Sabotage;
+use bytes::Bytes;
 use outlive_scheduler::clock::TermClock;
-use outlive_scheduler::journal::SHARD;
-use outlive_schemas::event::{Envelope, Event, TermStarted};
-use outlive_store::frame::{ChainHash, Place, seal_commit};
-use outlive_store::log::bridged::{Inherited, Step};
+use outlive_scheduler::leadership::accession::{Accession, LOST_AFTER, LogEnd, Next, barrier};
+use outlive_schemas::event::TermStarted;
+use outlive_schemas::id::Term;
+use outlive_store::log::bridged::Inherited;
 use outlive_store::log::{AppendError, Stored};
-use outlive_store::witness::{Witness, judge};
+use outlive_store::witness::Witness;
 
 impl SchedulerNode {
     pub(super) fn accede(&mut self, env: &mut Env) {
         say!(env, "{} has won term {}, at commit {}", self.name, self.term, self.follower.seq);
-        self.phase = Phase::Acceding { witness: None, inherited: None, draining: false, appending: None };
+        self.phase = Phase::Acceding { witness: None, accession: None, draining: false, appending: None };
         env.timer(self.node(), self.run, 0, Timer::Herald);
         self.ask(env, Call::Witness, EtcdRequest::ReadWitness);
     }
@@ -41,12 +41,12 @@ impl SchedulerNode {
     }
 
     pub(super) fn inherited_read(&mut self, reply: Reply, env: &mut Env) {
-        let forgotten = self.is(Sabotage::BridgeNotDrained, env);
-        let Phase::Acceding { inherited, .. } = &mut self.phase else { return };
+        let (term, forgotten) = (self.term, self.is(Sabotage::BridgeNotDrained, env));
+        let Phase::Acceding { witness, accession, .. } = &mut self.phase else { return };
         match reply {
             Reply::Etcd(EtcdReply::BridgeRead(commits)) => {
                 let commits = if forgotten { Vec::new() } else { commits };
-                *inherited = Some(Inherited::new(commits));
+                *accession = Some(Accession::new(term, witness.flatten(), Inherited::new(commits)));
                 self.poll(env);
             }
             _ => self.lose("the bridge cannot be read", env),
@@ -66,84 +66,78 @@ impl SchedulerNode {
         }
     }
 
+    fn log_end(&self) -> LogEnd {
+        let term = self.follower.state.term.as_ref().map(|(term, _)| term.term);
+        LogEnd { seq: self.follower.seq, chain: self.follower.chain, term }
+    }
+
     /// A replica has no more.
     pub(super) fn caught_up(&mut self, answered: bool, env: &mut Env) {
-        // The witness is read first: an answer to an earlier question may come before it.
-        let Phase::Acceding { witness: Some(witness), inherited: Some(inherited), appending: None, .. } = &self.phase
-        else {
-            return;
-        };
+        let end = self.log_end();
+        // An answer to an earlier question may come before etcd's.
+        let Phase::Acceding { accession: Some(accession), appending: None, .. } = &mut self.phase else { return };
         if !answered {
-            return self.lose("the log is out of reach", env);
+            return self.out_of_reach(env);
         }
-        if let Some(seen) =
-            self.follower.state.term.as_ref().map(|(term, _)| term.term).filter(|seen| *seen >= self.term)
-        {
-            // Deposed since it was elected; or etcd has gone back in time, which etcd itself can tell.
-            if env.etcd.leader().is_some_and(|key| key.term == self.term) {
-                return self.refuse(format!("term {} was won, but the log has seen term {seen}", self.term), env);
-            }
-            return self.lose("a later leader's barrier is in the log", env);
-        }
-        let witness = *witness;
-        let end = (self.follower.seq, self.follower.chain);
-        let chain_at = |seq| if seq == end.0 { Some(end.1) } else { self.follower.chain_at(seq) };
-        match inherited.next(self.follower.seq, chain_at) {
-            Step::Append(commit) => {
+        match accession.next(end, |seq| self.follower.chain_at(seq)) {
+            Err(lost) => self.refuse(lost.to_string(), env),
+            Ok(Next::Drain(commit)) => {
                 say!(env, "{} drains commit {} from the bridge", self.name, commit.seq);
-                if let Phase::Acceding { appending, draining, .. } = &mut self.phase {
-                    *appending = Some(Appending::new(self.follower.seq, commit.body));
-                    *draining = true;
-                }
-                return self.publish(env);
+                self.append_next(commit.body, true, env);
             }
-            Step::ReadUpTo(seq) => return self.must_hold(Witness { seq, chain: ChainHash::default() }, env),
-            Step::Lost(lost) => return self.refuse(lost.to_string(), env),
-            Step::Done => {}
+            Ok(Next::MustHold(witness)) => self.must_hold(witness, env),
+            Ok(Next::Barrier) => self.append_barrier(env),
+            Ok(Next::Outdone(seen)) => self.ask(env, Call::Outdone(seen), EtcdRequest::ReadLeader),
+            Ok(Next::GiveUp) => self.out_of_reach(env),
         }
-        if let Some(witness) = witness.filter(|witness| witness.seq > self.follower.seq) {
-            return self.must_hold(witness, env);
+    }
+
+    /// Deposed since it was elected; or etcd has gone back in time, which etcd itself can tell.
+    pub(super) fn outdone(&mut self, seen: Term, reply: Reply, env: &mut Env) {
+        let Phase::Acceding { .. } = self.phase else { return };
+        match reply {
+            Reply::Etcd(EtcdReply::Leader(Some(key))) if key.term == self.term => {
+                self.refuse(format!("term {} was won, but the log has seen term {seen}", self.term), env);
+            }
+            Reply::Etcd(EtcdReply::Leader(_)) => self.lose("a later leader's barrier is in the log", env),
+            _ => self.lose("etcd cannot be asked who leads", env),
         }
-        if let Err(lost) = judge(witness, self.follower.seq, |seq| self.follower.chain_at(seq)) {
-            return self.refuse(lost.to_string(), env);
-        }
-        self.append_barrier(env);
     }
 
     /// A replica may be behind, so a log that seems to end before the witness is settled by its own extent.
     pub(super) fn extent_read(&mut self, witness: Witness, reply: Reply, env: &mut Env) {
-        let Phase::Acceding { .. } = &self.phase else { return };
-        match reply {
-            Reply::Log(LogReply::Extent(last)) if last < witness.seq => {
-                if let Err(lost) = judge(Some(witness), last, |seq| self.follower.chain_at(seq)) {
-                    return self.refuse(lost.to_string(), env);
-                }
-            }
-            Reply::Log(LogReply::Extent(_)) => {}
-            _ => return self.lose("the log is out of reach", env),
+        let now = self.wall(env);
+        let Phase::Acceding { accession: Some(accession), .. } = &mut self.phase else { return };
+        let Reply::Log(LogReply::Extent(last)) = reply else { return self.out_of_reach(env) };
+        let mut said = accession.ends_at(last, witness, now);
+        if env.is(Sabotage::LostAtOnce) {
+            said = said.and_then(|()| accession.ends_at(last, witness, now + LOST_AFTER));
         }
-        env.timer(self.node(), self.run, 20 * MS, Timer::Retry);
+        match said {
+            Ok(()) => env.timer(self.node(), self.run, 20 * MS, Timer::Retry),
+            Err(lost) => self.refuse(lost.to_string(), env),
+        }
     }
 
     fn append_barrier(&mut self, env: &mut Env) {
-        let barrier = Envelope {
-            at: TermClock::new(self.wall(env), self.follower.state.newest_event_at).at(self.wall(env)),
-            by: None,
-            event: Event::TermStarted(TermStarted {
-                term: self.term,
-                scheduler: self.name.clone(),
-                zone: self.zone.clone(),
-                version: "0.0.0".into(),
-            }),
+        let at = TermClock::new(self.wall(env), self.follower.state.newest_event_at).at(self.wall(env));
+        let started = TermStarted {
+            term: self.term,
+            scheduler: self.name.clone(),
+            zone: self.zone.clone(),
+            version: "0.0.0".into(),
         };
-        let place = Place { shard: SHARD, expected: self.follower.seq, term: self.term, previous: self.follower.chain };
-        let sealed = seal_commit(&env.log_key, place, &[barrier]).expect("a barrier is small");
+        let sealed = barrier(&env.log_key, started, at, self.log_end()).expect("a barrier is small");
         if self.is(Sabotage::NoBarrier, env) {
             return self.lead(env);
         }
+        self.append_next(sealed.body, false, env);
+    }
+
+    /// Appends this right after what was read.
+    fn append_next(&mut self, body: Bytes, from_bridge: bool, env: &mut Env) {
         if let Phase::Acceding { appending, draining, .. } = &mut self.phase {
-            *appending = Some(Appending::new(self.follower.seq, sealed.body));
-            *draining = false;
+            (*appending, *draining) = (Some(Appending::new(self.follower.seq, body)), from_bridge);
         }
         self.publish(env);
     }

@@ -9,8 +9,8 @@ use outlive_schemas::id::Sequence;
 use outlive_store::log::AppendError;
 use outlive_store::log::bridged::Input;
 
-/// How long the log may seem to end before what an append is to follow, until that is taken for a loss.
-const BEHIND_MAX: Micros = 5 * SECOND;
+/// As there: how long the log may seem to end before what an append is to follow, until that is taken for a loss.
+const BEHIND_MAX: Micros = 30 * SECOND;
 
 #[derive(Clone, Debug)]
 pub struct Appending {
@@ -70,11 +70,14 @@ impl SchedulerNode {
     }
 
     pub(super) fn standing(&mut self, reply: Reply, env: &mut Env) {
-        let Some(Appending { body, .. }) = self.appending().cloned() else { return };
-        let Reply::Log(LogReply::Messages(found)) = reply else { return self.publish_later(0, env) };
-        let Some(expected) = self.appending().map(|a| a.expected) else { return };
+        let Some(appending) = self.appending() else { return };
+        let Reply::Log(LogReply::Messages(found)) = reply else {
+            appending.behind_since = None;
+            return self.publish_later(0, env);
+        };
+        let expected = appending.expected;
         match found.first() {
-            Some(stored) if stored.body == body => self.settled(Ok(()), env),
+            Some(stored) if stored.body == appending.body => self.settled(Ok(()), env),
             Some(_) => self.settled(Err(AppendError::Conflict { at: expected.next() }), env),
             None => {
                 let call = env.ask(self.node(), self.run, CALL_TIMEOUT, Request::Log(LogRequest::Extent));

@@ -15,6 +15,7 @@ use outlive_scheduler::journal::Journal;
 use outlive_scheduler::leader::{Identity, Input, Leader, Output, ReplyTo, Resignation};
 use outlive_scheduler::watch::Probed;
 use outlive_schemas::codec::Format;
+use outlive_schemas::error::ErrorCode;
 use outlive_schemas::id::{ExecutorId, Sequence, Zone};
 use outlive_schemas::message::ReportBatch;
 use outlive_store::frame::FrameSealer;
@@ -62,7 +63,7 @@ impl SchedulerNode {
             false => Bridging::stream_alone(follower.seq),
         };
         let drained: Vec<Sequence> = match &self.phase {
-            Phase::Acceding { inherited: Some(inherited), .. } => inherited.positions().collect(),
+            Phase::Acceding { accession: Some(accession), .. } => accession.drained().collect(),
             _ => Vec::new(),
         };
         env.net.serving.insert(self.node());
@@ -217,11 +218,15 @@ impl SchedulerNode {
                 checkers::acknowledged(committed.seq, chain, env);
             }
             Output::Erase { to, job, .. } => {
-                env.blobs.delete_all(job);
-                if let Some(address) = to.and_then(|to| leading.open.remove(&to.number)) {
-                    env.reply(node, address.node, address.call, NatsReply::Answer(Box::new(Said::Deleted)));
+                let gone = !env.blobs.closed;
+                if gone {
+                    env.blobs.delete_all(job);
                 }
-                self.lead_input(Input::Erased { job, gone: true }, env);
+                if let Some(address) = to.and_then(|to| leading.open.remove(&to.number)) {
+                    let said = if gone { Said::Deleted } else { Said::Rejected(ErrorCode::Unavailable) };
+                    env.reply(node, address.node, address.call, NatsReply::Answer(Box::new(said)));
+                }
+                self.lead_input(Input::Erased { job, gone }, env);
                 return matches!(self.phase, Phase::Leading(_));
             }
             Output::Resign(why) => {

@@ -3,9 +3,8 @@
 
 use super::World;
 use crate::sim::checkers::{self, LostTail};
-use crate::sim::env::{self, LATE_MAX, Micros, Node, SECOND, say};
+use crate::sim::env::{LATE_MAX, Micros, Node, SECOND, say};
 use crate::sim::executor::ExecutorNode;
-use crate::sim::faults::Fault;
 use crate::sim::sabotage::Sabotage;
 use crate::sim::{etcd, log};
 use bytes::Bytes;
@@ -24,15 +23,16 @@ impl World {
         let last = self.env.log.last();
         let most = if self.env.chance.coin() { 6 } else { 40 };
         let lost = self.env.chance.between(1, most).min(last.0.saturating_sub(1));
-        let first = Sequence(last.0 - lost + 1);
+        // One that etcd hears and nobody else: it cannot tell, and goes on with what the lost commits gave it.
+        let away = self.env.chance.coin().then(|| self.env.chance.below(self.executors.len() as u64) as usize);
+        let alone = away.and_then(|_| self.executors.iter().filter_map(ExecutorNode::runs_alone).max());
+        let away = alone.map(|(_, executor)| executor).or(away);
+        // What placed its attempt is lost, or whatever is last.
+        let first = alone.map_or(Sequence(last.0 - lost + 1), |(placed_at, _)| placed_at);
         let acknowledged = self.env.checkers.acknowledged;
         if lost == 0 || acknowledged < first {
             return;
         }
-        // One that etcd hears and nobody else: it cannot tell, and goes on with what the lost commits gave it.
-        let runs_alone = |executor: &ExecutorNode| executor.host.processes.values().any(|process| process.exclusive);
-        let away = self.env.chance.coin().then(|| self.env.chance.below(self.executors.len() as u64) as usize);
-        let away = away.map(|other| self.executors.iter().position(runs_alone).unwrap_or(other));
         let there = self.executors.iter().filter(|executor| Some(executor.index) != away);
         let seen: Vec<Sequence> = there.filter_map(ExecutorNode::told).map(|told| told.seq).collect();
         let newest_known = checkers::newest_known(&self.env, seen.into_iter());
@@ -50,8 +50,9 @@ impl World {
             }
         }
         self.heal_but(away);
-        // A log at rest tells nothing: it is written to.
+        // A log at rest tells nothing: it is written to. What runs alone is of no interest once its job is ended.
         self.client.reopen();
+        self.client.only_submits = alone.is_some();
         let waits = self.env.chance.coin();
         for _ in 0..60 {
             // Some operators do not look for long.
@@ -59,6 +60,9 @@ impl World {
             if !self.go_on(SECOND, true) || (is_said && !waits) {
                 break;
             }
+        }
+        if self.env.checkers.is_spoilt {
+            return self.ends_spoilt();
         }
         // A copy that was still on its way may have put back what was lost, byte for byte, or some of it.
         let Some(first) = self.still_lost(first, &lost).filter(|first| *first <= newest_known) else { return };
@@ -74,6 +78,19 @@ impl World {
                 .fail(format!("commits {first} to {last} are lost, which somebody knows, and {name} leads"));
         } else {
             self.accept_loss(away);
+        }
+    }
+
+    /// Nobody goes on from a log whose chain is broken, and no operator can give up what broke it: a backup is restored.
+    fn ends_spoilt(&mut self) {
+        for node in self.env.net.nodes() {
+            self.start(node);
+        }
+        if self.go_on(10 * SECOND, false) && self.env.checkers.refusals.is_empty() {
+            self.env.checkers.fail("the log's chain is broken, and nobody has said so".into());
+        } else if let Some(leads) = self.schedulers.iter().find(|scheduler| scheduler.is_leading()) {
+            let name = leads.name.clone();
+            self.env.checkers.fail(format!("the log's chain is broken, and {name} leads"));
         }
     }
 
@@ -123,6 +140,9 @@ impl World {
         if !self.go_on(LATE_MAX, false) {
             return;
         }
+        if self.env.checkers.is_spoilt {
+            return self.ends_spoilt();
+        }
         say!(self.env, "            an operator accepts the loss");
         let env = &mut self.env;
         env.etcd.begin_generation();
@@ -140,9 +160,14 @@ impl World {
         env.checkers.loss_is_accepted();
         log::put(env, sealed.body);
         self.heal_but(away);
-        if let Some(executor) = away {
-            self.env.after(AWAY, env::Event::Fault(Fault::Join(Node::Executor(executor))));
+        // Users go on for a while, so that what waits begins, and is not only ended.
+        self.client.reopen();
+        for _ in 0..AWAY / SECOND {
+            if !self.go_on(SECOND, true) {
+                return;
+            }
         }
+        self.heal();
         self.finish();
     }
 }
