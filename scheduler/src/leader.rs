@@ -596,11 +596,13 @@ impl Leader {
         }
     }
 
-    /// Proposes for the leader itself; what has been overtaken is let go.
-    fn own(&mut self, command: Command, now: Timestamp, out: &mut Vec<Output>) {
-        if let Err(Refusal::Rejected(rejection)) = self.commit(command, now, out) {
+    /// Proposes for the leader itself; what has been overtaken is let go. Says whether anything came of it.
+    fn own(&mut self, command: Command, now: Timestamp, out: &mut Vec<Output>) -> bool {
+        let done = self.commit(command, now, out);
+        if let Err(Refusal::Rejected(rejection)) = &done {
             tracing::debug!(reason = %rejection, "a command of the leader's own was refused");
         }
+        done.is_ok()
     }
 
     /// Decides, folds, and sees to what follows from each event.

@@ -210,14 +210,14 @@ const CASES: [Case; 27] = [
         life: true,
         steps: 6_000,
         says: "runs more than once",
-        ..case(Sabotage::LossOverlooked, &[Kind::KillExecutor, Kind::VanishExecutor], 10)
+        ..case(Sabotage::LossOverlooked, &[Kind::KillExecutor, Kind::VanishExecutor], 150)
     },
     Case {
         lose_tail: true,
         life: true,
         steps: 6_000,
         says: "runs more than once",
-        ..case(Sabotage::LeasesOutliveTheLoss, &[Kind::KillExecutor, Kind::VanishExecutor], 30)
+        ..case(Sabotage::LeasesOutliveTheLoss, &[Kind::KillExecutor, Kind::VanishExecutor], 100)
     },
     Case { steps: 8_000, says: "although nothing was lost", ..case(Sabotage::LostAtOnce, &[Kind::KillZone], 40) },
 ];

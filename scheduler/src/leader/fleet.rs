@@ -57,8 +57,8 @@ impl Leader {
         for verdict in zones(self.journal.state(), &mut self.watch.observations, self.settle, now) {
             match verdict {
                 ZoneVerdict::Probe(zone) => out.push(Output::ProbeZone(zone)),
-                ZoneVerdict::Lost(zone) => self.own(Command::LoseZone { zone }, now, out),
-                ZoneVerdict::Steady(zone) => self.own(Command::SettleZone { zone }, now, out),
+                ZoneVerdict::Lost(zone) => drop(self.own(Command::LoseZone { zone }, now, out)),
+                ZoneVerdict::Steady(zone) => drop(self.own(Command::SettleZone { zone }, now, out)),
             }
         }
     }
@@ -106,12 +106,14 @@ impl Leader {
         // Rounds beyond what a commit or two can hold would only pile up.
         while self.plan_due && self.journal.has_room() {
             let plan = placement::round(self.state(), &self.hints(now), now);
-            self.plan_due = plan.more;
+            let mut is_any_placed = false;
             for proposal in plan.proposals {
                 let command =
                     Command::PlaceJob { job: proposal.job, attempt: proposal.attempt, executor: proposal.executor };
-                self.own(command, now, out);
+                is_any_placed |= self.own(command, now, out);
             }
+            // Where nothing came of a round, the next would be the same: it waits for the next beat.
+            self.plan_due = plan.more && is_any_placed;
         }
     }
 }
