@@ -11,8 +11,8 @@ use outlive_schemas::id::{Attempt, JobId, Sequence, Term};
 use outlive_schemas::message::Told;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Attempts that are remembered after their end was confirmed, so that a late copy of their assignment does not run
-/// them again. At 50,000 short jobs a second this is five seconds; copies are late by milliseconds.
+/// Attempts that are remembered after their end was confirmed, or after nobody wanted them any more, so that a late copy
+/// of their assignment does not run them again. At 50,000 short jobs a second this is five seconds; copies are late by milliseconds.
 const CONFIRMED_MAX: usize = 262_144;
 
 /// And for this long, so that an attempt which the leader insists on is run in the end.
@@ -138,13 +138,13 @@ impl Intake {
         Difference { unwanted, missing }
     }
 
-    /// The leader has confirmed the end of this attempt.
+    /// The leader has confirmed the end of this attempt, or that it is not to be here.
     pub fn confirm(&mut self, job: JobId, attempt: Attempt, now_ms: u64) {
         self.confirmed.insert(job, attempt, now_ms);
     }
 }
 
-/// The latest attempts whose end is confirmed.
+/// The latest attempts that are over for the leader.
 #[derive(Debug, Default)]
 struct Confirmed {
     by_job: BTreeMap<JobId, Attempt>,

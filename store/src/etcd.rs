@@ -5,8 +5,8 @@
 
 use crate::retry::retry;
 use etcd_client::{
-    Certificate, Client, ConnectOptions, Error as ClientError, GetOptions, Identity, KeyValue, PutOptions,
-    ResponseHeader, TlsOptions, Txn, TxnResponse,
+    Certificate, Client, Compare, CompareOp, ConnectOptions, Error as ClientError, GetOptions, Identity, KeyValue,
+    PutOptions, ResponseHeader, TlsOptions, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -338,13 +338,28 @@ impl Etcd {
     }
 
     /// Puts a key that only this process writes, so that repeating it is harmless.
-    pub(crate) async fn put(&self, key: &str, value: &[u8], lease: Option<i64>) -> Result<(), RequestError> {
-        let options = lease.map(|id| PutOptions::new().with_lease(id));
-        let put = self.insist("write to etcd", |mut client| {
-            let options = options.clone();
-            async move { client.put(key, value, options).await }
+    pub(crate) async fn put(&self, key: &str, value: &[u8]) -> Result<(), RequestError> {
+        self.insist("write to etcd", |mut client| async move { client.put(key, value, None).await }).await.map(|_| ())
+    }
+
+    /// Puts a key under a lease, if it has not changed since the revision `seen` (0: if it is not there). Whether it is
+    /// under that lease now, by whichever try.
+    pub(crate) async fn put_after(&self, key: &str, value: &[u8], lease: i64, seen: i64) -> Result<bool, RequestError> {
+        let put = TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease)));
+        let transaction = Txn::new()
+            .when([Compare::mod_revision(key, CompareOp::Equal, seen)])
+            .and_then([put])
+            .or_else([TxnOp::get(key, None)]);
+        let done = self.insist("write to etcd", |mut client| {
+            let transaction = transaction.clone();
+            async move { client.txn(transaction).await }
         });
-        put.await.map(|_| ())
+        let done = done.await?;
+        let is_ours = |answer: TxnOpResponse| match answer {
+            TxnOpResponse::Get(found) => found.kvs().iter().any(|entry| entry.lease() == lease),
+            _ => false,
+        };
+        Ok(done.succeeded() || done.op_responses().into_iter().any(is_ours))
     }
 
     /// Tries a transaction once. Any error but a refusal leaves its outcome unknown.

@@ -18,6 +18,7 @@ fn once_failed() -> Vec<(u64, Options)> {
     let zones = Options { focus: &[Kind::KillZone, Kind::Isolate, Kind::Log, Kind::Etcd], ..all };
     vec![
         (30_018, plain),
+        (104_824, all),
         (1_000_074, Options { steps: 40_000, ..all }),
         (5_000_189, at_the_end),
         (5_001_282, at_the_end),

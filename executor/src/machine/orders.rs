@@ -192,13 +192,15 @@ impl ExecutorMachine {
         }
     }
 
-    /// Ends attempts that nobody wants to hear of any more, and forgets them.
+    /// Ends attempts that nobody wants to hear of any more. A late copy of their assignment does not run them again.
     pub(super) fn give_up(&mut self, attempts: &BTreeSet<(JobId, Attempt)>) {
         if attempts.is_empty() {
             return;
         }
         self.outbox.withdraw(attempts);
+        let now_ms = self.now_ms();
         for &(job, attempt) in attempts {
+            self.intake.confirm(job, attempt, now_ms);
             self.abandon(job, attempt, false);
         }
     }

@@ -89,6 +89,23 @@ impl Scene {
 }
 
 #[test]
+fn a_late_copy_of_an_assignment_runs_nothing_that_is_not_wanted_any_more() {
+    for spec in [EXCLUSIVE, ORDINARY] {
+        let wanted = |scene: Scene, seq| {
+            scene.input(Input::Order(ToExecutor { term: Term(1), seq: Sequence(seq), order: Order::Want(Vec::new()) }))
+        };
+        // The job has moved on, and its next attempt is elsewhere.
+        let mut scene = wanted(executor().ordered(attempt_of(1, 1, spec)), 5);
+        assert_eq!(scene.begun(), [1]);
+        let mut scene = scene.ordered(attempt_of(1, 1, spec));
+        assert_eq!(scene.begun(), [0; 0]);
+        // The one after that may be here.
+        let mut scene = scene.ordered(attempt_of(1, 3, spec)).input(Input::Wake);
+        assert!(scene.begun() == [3] || scene.machine.waiting.len() == 1, "it begins once the older one is gone");
+    }
+}
+
+#[test]
 fn an_order_may_be_older_than_the_lease_until_a_leader_has_answered_under_it() {
     let mut scene = executor().ordered(attempt_of(1, 1, EXCLUSIVE));
     assert_eq!(scene.begun(), [1]);

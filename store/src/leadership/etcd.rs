@@ -241,7 +241,7 @@ impl Leadership for EtcdLeadership {
     }
 
     async fn overwrite_witness(&self, body: Vec<u8>) -> Result<(), LeadershipError> {
-        self.etcd.put(&self.witness_key, &body, None).await.map_err(unavailable)
+        self.etcd.put(&self.witness_key, &body).await.map_err(unavailable)
     }
 
     async fn begin_generation(&self, above: Term) -> Result<Term, LeadershipError> {

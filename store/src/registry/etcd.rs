@@ -30,14 +30,19 @@ impl EtcdRegistry {
         }
     }
 
+    /// A put that was given up may still arrive, after the next try's. It must not bind the entry to its own lease then:
+    /// the entry would end with that one, while who it stands for lives. So each put is nothing once there was another.
     async fn enter(&self, key: &str, value: &[u8]) -> Result<Arc<dyn Membership>, RegistryError> {
+        let (found, _) = self.etcd.get(key).await.map_err(unavailable)?;
+        let seen = found.map_or(0, |entry| entry.mod_revision());
         let lease = KeptLease::grant(&self.etcd, self.ttl, Ending::Proven).await.map_err(unavailable)?;
-        if let Err(error) = self.etcd.put(key, value, Some(lease.id())).await {
-            // Late or not, the put is nothing without its lease.
-            lease.revoke().await;
-            return Err(unavailable(error));
-        }
-        Ok(Arc::new(EtcdMembership { lease }))
+        let reason = match self.etcd.put_after(key, value, lease.id(), seen).await {
+            Ok(true) => return Ok(Arc::new(EtcdMembership { lease })),
+            Ok(false) => "an earlier try to register has come in between".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        lease.revoke().await;
+        Err(RegistryError::Unavailable { reason })
     }
 
     async fn entries(&self, prefix: &str) -> Result<Vec<KeyValue>, RegistryError> {

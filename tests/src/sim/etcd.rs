@@ -35,8 +35,14 @@ pub enum EtcdRequest {
         term: Term,
         body: Vec<u8>,
     },
+    /// At which revision an executor's entry was put; 0: there is none.
+    Look {
+        executor: ExecutorId,
+    },
+    /// Unless the entry was put since.
     Register {
         lease: u64,
+        seen: u64,
         registration: Box<Registration>,
     },
     List,
@@ -65,6 +71,7 @@ pub enum EtcdReply {
     Witness(Option<Vec<u8>>),
     Written,
     Refused,
+    Seen(u64),
     Registered,
     List(Vec<Registration>),
     Bridged(Result<(), BridgeError>),
@@ -85,6 +92,13 @@ struct Lease {
     until: Micros,
 }
 
+#[derive(Clone, Debug)]
+struct Entry {
+    lease: u64,
+    revision: u64,
+    registration: Registration,
+}
+
 #[derive(Debug, Default)]
 pub struct Etcd {
     revision: u64,
@@ -93,7 +107,7 @@ pub struct Etcd {
     next_lease: u64,
     leases: BTreeMap<u64, Lease>,
     leader: Option<LeaderKey>,
-    executors: BTreeMap<ExecutorId, (u64, Registration)>,
+    executors: BTreeMap<ExecutorId, Entry>,
     witness: Option<Vec<u8>>,
     bridge: BTreeMap<Sequence, Bytes>,
     pub closed: bool,
@@ -113,6 +127,10 @@ impl Etcd {
 
     pub fn is_leased(&self, executor: ExecutorId) -> bool {
         self.executors.contains_key(&executor)
+    }
+
+    fn put_at(&self, executor: ExecutorId) -> u64 {
+        self.executors.get(&executor).map_or(0, |entry| entry.revision)
     }
 
     /// An election of etcd's own: every lease gets its full time again.
@@ -136,7 +154,7 @@ impl Etcd {
     fn end(&mut self, lease: u64) -> Option<Term> {
         self.leases.remove(&lease)?;
         self.revision += 1;
-        self.executors.retain(|_, (held_by, _)| *held_by != lease);
+        self.executors.retain(|_, entry| entry.lease != lease);
         let gone = self.leader.filter(|key| key.lease == lease)?;
         self.leader = None;
         Some(gone.term)
@@ -165,7 +183,7 @@ pub fn depose(env: &mut Env) {
 
 /// Ends the leases of all executors.
 pub fn end_executors(env: &mut Env) {
-    let leases: Vec<u64> = env.etcd.executors.values().map(|(lease, _)| *lease).collect();
+    let leases: Vec<u64> = env.etcd.executors.values().map(|entry| entry.lease).collect();
     leases.into_iter().for_each(|lease| end(env, lease));
 }
 
@@ -229,13 +247,17 @@ pub fn serve(env: &mut Env, _from: Node, request: EtcdRequest) -> Option<EtcdRep
                 EtcdReply::Refused
             }
         }
-        EtcdRequest::Register { lease, registration } => {
-            if etcd.leases.contains_key(&lease) {
+        EtcdRequest::Look { executor } => EtcdReply::Seen(etcd.put_at(executor)),
+        EtcdRequest::Register { lease, seen, registration } => {
+            if !etcd.leases.contains_key(&lease) {
+                EtcdReply::Gone
+            } else if etcd.put_at(registration.id) == seen {
                 etcd.revision += 1;
-                etcd.executors.insert(registration.id, (lease, *registration));
+                let entry = Entry { lease, revision: etcd.revision, registration: *registration };
+                etcd.executors.insert(entry.registration.id, entry);
                 EtcdReply::Registered
             } else {
-                EtcdReply::Gone
+                EtcdReply::Refused
             }
         }
         EtcdRequest::Bridge { term, commit } => {
@@ -265,6 +287,6 @@ pub fn serve(env: &mut Env, _from: Node, request: EtcdRequest) -> Option<EtcdRep
             let commits = etcd.bridge.iter().map(|(seq, body)| Stored { seq: *seq, body: body.clone() });
             EtcdReply::BridgeRead(commits.collect())
         }
-        EtcdRequest::List => EtcdReply::List(etcd.executors.values().map(|(_, r)| r.clone()).collect()),
+        EtcdRequest::List => EtcdReply::List(etcd.executors.values().map(|entry| entry.registration.clone()).collect()),
     })
 }

@@ -35,7 +35,8 @@ const BEAT_EVERY: Micros = 250 * MS;
 #[derive(Clone, Debug)]
 enum Call {
     Report,
-    Grant { sent: Micros },
+    Look,
+    Grant { seen: u64, sent: Micros },
     Register { lease: u64, sent: Micros },
     Renew { lease: u64, sent: Micros },
     Leave,
@@ -210,8 +211,8 @@ impl ExecutorNode {
     }
 
     fn register(&mut self, env: &mut Env) {
-        let sent = self.micros(env);
-        self.ask(env, Call::Grant { sent }, EtcdRequest::Grant { ttl: LEASE_TTL });
+        let Some(executor) = self.id() else { return };
+        self.ask(env, Call::Look, EtcdRequest::Look { executor });
     }
 
     /// When a shim kills what it holds, by the last confirmed renewal.
@@ -291,10 +292,14 @@ impl ExecutorNode {
                 };
                 self.input(Input::Answer(answer), env);
             }
-            (Call::Grant { sent }, Reply::Etcd(EtcdReply::Granted(lease))) => {
+            (Call::Look, Reply::Etcd(EtcdReply::Seen(seen))) => {
+                let sent = self.micros(env);
+                self.ask(env, Call::Grant { seen, sent }, EtcdRequest::Grant { ttl: LEASE_TTL });
+            }
+            (Call::Grant { seen, sent }, Reply::Etcd(EtcdReply::Granted(lease))) => {
                 let Some(machine) = &self.machine else { return };
                 let registration = Box::new(machine.registration().clone());
-                self.ask(env, Call::Register { lease, sent }, EtcdRequest::Register { lease, registration });
+                self.ask(env, Call::Register { lease, sent }, EtcdRequest::Register { lease, seen, registration });
             }
             (Call::Register { lease, sent }, Reply::Etcd(EtcdReply::Registered)) => {
                 self.lease = Some(Lease { id: lease, renewed: sent });
@@ -306,7 +311,7 @@ impl ExecutorNode {
                     Some(early) => early.into_iter().for_each(|message| self.message(message, env)),
                 }
             }
-            (Call::Grant { .. } | Call::Register { .. }, _) => {
+            (Call::Look | Call::Grant { .. } | Call::Register { .. }, _) => {
                 env.timer(self.node(), self.run, 500 * MS, Timer::Retry);
             }
             (Call::Renew { lease, sent }, Reply::Etcd(EtcdReply::Renewed)) => {
