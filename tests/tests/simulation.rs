@@ -172,7 +172,7 @@ const fn misread(sabotage: Sabotage, within: u64, says: &'static str) -> Case {
 
 const CASES: [Case; 27] = [
     Case { steps: 10_000, ..case(Sabotage::FenceOff, &[Kind::Depose, Kind::CutFromLog, Kind::PauseScheduler], 30) },
-    case(Sabotage::TimeoutTakenForAbsence, &[Kind::CutOneWay, Kind::PauseExecutor], 10),
+    case(Sabotage::TimeoutTakenForAbsence, &[Kind::CutOneWay, Kind::PauseExecutor], 40),
     case(Sabotage::CheckpointBeforeUpload, &[], 5),
     case(Sabotage::DamageOverlooked, &[Kind::Damage, Kind::KillExecutor], 40),
     Case { lose_tail: true, ..case(Sabotage::WitnessIgnored, &[], 30) },
@@ -191,19 +191,19 @@ const CASES: [Case; 27] = [
         ..case(Sabotage::AnyLeaseWillDo, &[Kind::StallAtStart], 30)
     },
     Case { steps: 10_000, ..case(Sabotage::ConflictTakenForSuccess, &[Kind::Depose], 40) },
-    case(Sabotage::LeasesOverlooked, &[Kind::CutFromNats], 40),
+    case(Sabotage::LeasesOverlooked, &[Kind::CutFromNats], 150),
     case(Sabotage::StaleReportAccepted, &[Kind::PauseExecutor, Kind::Cut, Kind::Freeze], 40),
     case(Sabotage::EmptyWhenUnreadable, &[Kind::Damage, Kind::KillExecutor], 40),
     case(Sabotage::GoesOnAfterLastReading, &[Kind::StopExecutor], 20),
     case(Sabotage::BridgeNotDrained, &[Kind::Log, Kind::KillScheduler], 20),
     Case { steps: 10_000, ..case(Sabotage::BridgeUnguarded, &[Kind::CutFromLog, Kind::Depose], 60) },
     case(Sabotage::BridgeAckedEarly, &[Kind::Log, Kind::Etcd, Kind::KillScheduler], 20),
-    misread(Sabotage::TickTakenAnew, 10, "is taken, and"),
-    misread(Sabotage::TickForgotten, 10, "is taken, and"),
+    misread(Sabotage::TickTakenAnew, 60, "is taken, and"),
+    misread(Sabotage::TickForgotten, 60, "is taken, and"),
     misread(Sabotage::DependenciesForgotten, 20, "for which it waits"),
     // A task must have ended before a leader does.
-    Case { steps: 10_000, ..misread(Sabotage::TaskLetGoAnew, 10, "is let go twice") },
-    misread(Sabotage::ParallelForgotten, 10, "are on their way at once"),
+    Case { steps: 10_000, ..misread(Sabotage::TaskLetGoAnew, 60, "is let go twice") },
+    misread(Sabotage::ParallelForgotten, 60, "are on their way at once"),
     misread(Sabotage::QueuesForgotten, 20, "of QueueId("),
     misread(Sabotage::KeysForgotten, 20, "run with Concurrency"),
     Case {

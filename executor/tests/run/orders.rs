@@ -211,6 +211,7 @@ async fn what_is_superseded_is_stopped_and_a_higher_attempt_waits_for_the_older_
     );
     run_on(&leader, executor.id, &assignment(&leader, here, script(&alone))).await;
     file(&world.dir.path().join("alone.held")).await;
+    start_of(&leader, here, FIRST).await;
     let mut second = assignment(&leader, here, script(&alone));
     second.attempt = Attempt(2);
     run_on(&leader, executor.id, &second).await;
