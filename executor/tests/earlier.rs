@@ -1,79 +1,33 @@
 //! Restores with an earlier attempt's directory at hand: what is in it as the checkpoint has it is not fetched, and
 //! whatever else is in it changes nothing of what is restored.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::future::pending;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use outlive_executor::checkpoint::Checkpointer;
 use outlive_executor::restore::{RestoreError, Restored, restore};
 use outlive_schemas::checkpoint::{BlobName, CheckpointRef, Taken};
 use outlive_schemas::id::{CheckpointNumber, JobId};
-use outlive_store::blob::{BlobError, BlobStore, Mark, MemoryBlobs, Owner, Put, Usage};
+use outlive_store::blob::{BlobStore, MemoryBlobs, Owner};
 use outlive_store::seal::Key;
 use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode};
 
 const JOB: JobId = JobId(uuid::Uuid::from_u128(0x0197));
 
-/// Counts what is fetched.
-#[derive(Default)]
-struct Counted {
-    inner: MemoryBlobs,
-    gets: AtomicU64,
-    fetched: Mutex<BTreeSet<BlobName>>,
-}
-
-#[async_trait]
-impl BlobStore for Counted {
-    async fn put(&self, owner: Owner, name: BlobName, body: Bytes) -> Result<Put, BlobError> {
-        self.inner.put(owner, name, body).await
-    }
-
-    async fn get(&self, owner: Owner, name: BlobName) -> Result<Bytes, BlobError> {
-        self.gets.fetch_add(1, Ordering::Relaxed);
-        self.fetched.lock().expect("not poisoned").insert(name);
-        self.inner.get(owner, name).await
-    }
-
-    async fn list(&self, owner: Owner) -> Result<Vec<BlobName>, BlobError> {
-        self.inner.list(owner).await
-    }
-
-    async fn delete(&self, owner: Owner, name: BlobName) -> Result<(), BlobError> {
-        self.inner.delete(owner, name).await
-    }
-
-    async fn mark(&self) -> Result<Mark, BlobError> {
-        self.inner.mark().await
-    }
-
-    async fn delete_stored_by(&self, owner: Owner, name: BlobName, mark: Mark) -> Result<(), BlobError> {
-        self.inner.delete_stored_by(owner, name, mark).await
-    }
-
-    async fn delete_all(&self, owner: Owner) -> Result<(), BlobError> {
-        self.inner.delete_all(owner).await
-    }
-
-    async fn usage(&self) -> Result<Usage, BlobError> {
-        self.inner.usage().await
-    }
-}
-
 /// An attempt's state directory, and what it has stored.
 struct Job {
     room: tempfile::TempDir,
     state: PathBuf,
-    blobs: Arc<Counted>,
+    blobs: Arc<MemoryBlobs>,
     restored: u32,
+    /// By the last restore, and how often.
+    fetched: BTreeMap<BlobName, u64>,
 }
 
 impl Job {
@@ -82,7 +36,7 @@ impl Job {
         let state = room.path().join("state");
         fs::create_dir(&state).expect("made");
         fs::create_dir(room.path().join("staging")).expect("made");
-        Job { room, state, blobs: Arc::default(), restored: 0 }
+        Job { room, state, blobs: Arc::default(), restored: 0, fetched: BTreeMap::new() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -108,11 +62,12 @@ impl Job {
         earlier: Option<&Path>,
     ) -> Result<(PathBuf, Restored), RestoreError> {
         self.restored += 1;
-        self.blobs.gets.store(0, Ordering::Relaxed);
+        self.blobs.take_fetched();
         let into = self.room.path().join(format!("restored-{}", self.restored));
         let from = CheckpointRef { number: CheckpointNumber(1), manifest: taken.manifest };
-        let restored = restore(self.blobs.clone(), key(), JOB, from, into.clone(), earlier.map(Path::to_owned)).await?;
-        Ok((into, restored))
+        let restored = restore(self.blobs.clone(), key(), JOB, from, into.clone(), earlier.map(Path::to_owned)).await;
+        self.fetched = self.blobs.take_fetched();
+        Ok((into, restored?))
     }
 
     /// Restores with what is left of the attempt, and finds what was there at its checkpoint.
@@ -124,7 +79,7 @@ impl Job {
     }
 
     fn gets(&self) -> u64 {
-        self.blobs.gets.load(Ordering::Relaxed)
+        self.fetched.values().sum()
     }
 }
 
@@ -326,9 +281,9 @@ async fn what_is_missing_in_both_is_named() {
     let taken = job.take().await;
     let (_, without) = job.try_restore(&taken, None).await.expect("restored");
     assert_eq!(without.store_bytes, 100_000);
-    let chunks: Vec<_> = job.blobs.fetched.lock().expect("not poisoned").iter().copied().collect();
+    let chunks: Vec<_> = job.fetched.keys().copied().collect();
     for name in chunks.into_iter().filter(|name| *name != taken.manifest) {
-        job.blobs.inner.delete(Owner::Job(JOB), name).await.expect("deleted");
+        job.blobs.delete(Owner::Job(JOB), name).await.expect("deleted");
     }
     // All that is wanted of the store is the manifest.
     let before = contents(&job.state);
@@ -340,7 +295,7 @@ async fn what_is_missing_in_both_is_named() {
     let RestoreError::Unreadable { fault } = error else { panic!("{error:?}") };
     assert!(fault.to_string().contains("`lost`"), "{fault}");
     // The manifest is never taken from what is here.
-    job.blobs.inner.delete(Owner::Job(JOB), taken.manifest).await.expect("deleted");
+    job.blobs.delete(Owner::Job(JOB), taken.manifest).await.expect("deleted");
     let error = job.try_restore(&taken, Some(&earlier)).await.expect_err("no manifest");
     assert!(matches!(error, RestoreError::Unreadable { .. }), "{error:?}");
 }

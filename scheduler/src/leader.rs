@@ -453,7 +453,7 @@ impl Leader {
     fn registered(&mut self, present: Vec<Registration>, now: Timestamp, out: &mut Vec<Output>) {
         self.watch.registered(&present);
         // What a process that has died registered is there until its lease ends, also when one or two that came after it
-        // under its name have died as well. Ids rise with time.
+        // under its name have died as well. Ids rise with time; where a host's clock went back, who comes waits for that.
         let mut newest: BTreeMap<ExecutorName, ExecutorId> = BTreeMap::new();
         for registration in &present {
             let id = newest.entry(registration.name.clone()).or_insert(registration.id);

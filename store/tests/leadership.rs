@@ -3,6 +3,7 @@
 mod support;
 
 use outlive_schemas::id::SchedulerName;
+use outlive_schemas::subject;
 use outlive_store::bridge::{self, Bridge, BridgeError, EtcdBridge};
 use outlive_store::etcd::{self, EtcdConfig, EtcdError};
 use outlive_store::leadership::{self, EtcdLeadership, Holder, Leadership, LeadershipError, Tenure};
@@ -47,6 +48,36 @@ async fn etcd_leadership_conforms() {
 async fn etcd_registry_conforms() {
     let server = Etcd::start();
     registry::conformance::conforms(&EtcdRegistry::new(&connected(&server).await, "test", SHORT)).await;
+}
+
+/// As a put of its own that had been given up and arrives late would be.
+#[tokio::test]
+async fn who_registers_while_the_entry_changes_is_refused_and_leaves_no_lease() {
+    let server = Etcd::start();
+    let registry = EtcdRegistry::new(&connected(&server).await, "test", LONG);
+    let executor = registry::conformance::executor(1);
+    let key = format!("{}{}", subject::etcd::executors("test"), executor.id);
+    let mut client = etcd_client::Client::connect([server.endpoint()], None).await.expect("connected");
+    let mut other = client.clone();
+    let putting = tokio::spawn(async move {
+        loop {
+            other.put(key.as_str(), "{}", None).await.expect("put");
+        }
+    });
+    until("a registration is refused", BOUND, || async {
+        match registry.register(&executor).await {
+            Err(error) => error.to_string().contains("has come in between"),
+            Ok(membership) => {
+                membership.leave().await;
+                false
+            }
+        }
+    })
+    .await;
+    putting.abort();
+    assert!(client.leases().await.expect("in reach").leases().is_empty(), "its lease was ended");
+    registry.register(&executor).await.expect("nobody is in the way");
+    assert!(registry.holds(executor.id).await.expect("in reach"));
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ struct Inner {
     /// Puts that will be stored and answered `Unavailable` all the same.
     answers_to_lose: usize,
     bytes_max: Option<u64>,
+    fetched: BTreeMap<BlobName, u64>,
 }
 
 impl MemoryBlobs {
@@ -52,6 +53,11 @@ impl MemoryBlobs {
         *byte ^= 1;
         *body = damaged.into();
         true
+    }
+
+    /// What was asked for since this was called last, and how often.
+    pub fn take_fetched(&self) -> BTreeMap<BlobName, u64> {
+        std::mem::take(&mut self.lock().fetched)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -90,7 +96,8 @@ impl BlobStore for MemoryBlobs {
     }
 
     async fn get(&self, owner: Owner, name: BlobName) -> Result<Bytes, BlobError> {
-        let inner = self.reach()?;
+        let mut inner = self.reach()?;
+        *inner.fetched.entry(name).or_default() += 1;
         inner.blobs.get(&(owner, name)).map(|(_, body)| body.clone()).ok_or(BlobError::Missing { name })
     }
 
