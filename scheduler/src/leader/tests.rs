@@ -101,6 +101,15 @@ impl Machine {
         self
     }
 
+    /// So much later, probes find nobody there, twice.
+    fn found_gone(&mut self, executor: ExecutorId, later: Millis) {
+        self.now = self.now + later;
+        self.input(Input::OwnBeat);
+        for _ in 0..2 {
+            self.input(Input::Probed { executor, found: Probed::NobodyThere });
+        }
+    }
+
     /// The beat of one that is well and holds nothing.
     fn well(&self, executor: ExecutorId) -> Heartbeat {
         Heartbeat {
@@ -421,11 +430,7 @@ fn what_is_said_again_waits_too_until_what_it_rests_on_is_durable() {
     // That it counts as lost.
     m.settle();
     m.input(Input::OwnBeat);
-    m.now = m.now + Millis(500);
-    m.input(Input::OwnBeat);
-    for _ in 0..2 {
-        m.input(Input::Probed { executor: EXECUTOR, found: Probed::NobodyThere });
-    }
+    m.found_gone(EXECUTOR, Millis(500));
     m.turn();
     assert!(m.leader.state().executors[&EXECUTOR].lost.is_some());
     let seq = m.leader.acked();
@@ -639,11 +644,7 @@ fn what_must_never_run_twice_waits_until_the_lease_is_certainly_over() {
     m.report(vec![Report { job, attempt, age_ms: 0, news: News::Started }]);
     m.settle();
     let registration = m.leader.state().executors[&EXECUTOR].registration.clone();
-    m.now = m.now + Millis(5_000);
-    m.input(Input::OwnBeat);
-    for _ in 0..2 {
-        m.input(Input::Probed { executor: EXECUTOR, found: Probed::NobodyThere });
-    }
+    m.found_gone(EXECUTOR, Millis(5_000));
     m.settle();
     assert!(m.leader.state().executors[&EXECUTOR].lost.is_some());
     // A frozen executor's lease can be kept alive by nobody, but a cut-off one keeps its own: it is still there.
@@ -724,15 +725,8 @@ fn what_dead_processes_have_registered_admits_nobody_and_who_was_never_heard_get
     let mut m = machine(WitnessMode::Interval).with_executor(10);
     let first = m.leader.state().executors[&EXECUTOR].registration.clone();
     let second = Registration { id: ExecutorId(uuid::Uuid::from_u128(EXECUTOR.0.as_u128() + 1)), ..first.clone() };
-    let killed = |m: &mut Machine, executor| {
-        m.now = m.now + Millis(500);
-        m.input(Input::OwnBeat);
-        for _ in 0..2 {
-            m.input(Input::Probed { executor, found: Probed::NobodyThere });
-        }
-        m.settle();
-    };
-    killed(&mut m, EXECUTOR);
+    m.found_gone(EXECUTOR, Millis(500));
+    m.settle();
     m.input(Input::Registered(vec![first.clone(), second.clone()]));
     m.settle();
     let alive = |m: &Machine| {
@@ -747,7 +741,8 @@ fn what_dead_processes_have_registered_admits_nobody_and_who_was_never_heard_get
     assert_eq!(assigned(&m.settle()).len(), 1);
 
     // Both leases last, and the name is free.
-    killed(&mut m, second.id);
+    m.found_gone(second.id, Millis(500));
+    m.settle();
     for _ in 0..3 {
         m.input(Input::Registered(vec![first.clone(), second.clone()]));
         m.settle();
